@@ -186,3 +186,10 @@ def reset_battles(
     """Start battles ``lo`` to ``hi`` from their seeds."""
     for b in range(lo, hi):
         _start(rules, state, b, seeds, builtin)
+
+
+@compiled
+def look_battles(rules: Rules, state: State, lo: int, hi: int) -> None:
+    """Renew what each side sees in battles ``lo`` to ``hi``."""
+    for b in range(lo, hi):
+        look(rules, state.units[b])

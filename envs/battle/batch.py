@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.battle import engine
-from envs.battle.advance import NEXT_STEP, OFF, SAME_STEP, advance_battles, first_illegal, reset_battles
+from envs.battle.advance import NEXT_STEP, OFF, SAME_STEP, advance_battles, first_illegal, look_battles, reset_battles
 from envs.battle.observe import StateView, View, new_state_view, new_view, observe_team, observe_units
 from envs.battle.rules import RewardWeights, compile_rules
 from envs.scenarios import Scenario, load_scenario
@@ -175,6 +175,15 @@ class BattleBatch:
             self._observe(lo, hi)
 
         self._run(start)
+
+    def refresh(self) -> None:
+        """Renew sight and ``observations`` after ``state`` was edited by hand; no time passes."""
+
+        def renew(lo: int, hi: int) -> None:
+            look_battles(self.rules, self.state, lo, hi)
+            self._observe(lo, hi)
+
+        self._run(renew)
 
     def step(
         self,

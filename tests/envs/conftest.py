@@ -1,0 +1,63 @@
+"""Builders of small battles with everything in known places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from envs.battle.batch import BattleBatch
+from envs.scenarios import Scenario, Team
+
+
+def open_field(first: dict[str, int], second: dict[str, int], **changes) -> Scenario:
+    """A battle on an open 64 x 64 map without jitter."""
+    teams = tuple(
+        Team(tuple(name for name, count in units.items() for _ in range(count)), spawn, attack_point)
+        for units, spawn, attack_point in (
+            (first, (16.0, 32.0), (48.0, 32.0)),
+            (second, (48.0, 32.0), (16.0, 32.0)),
+        )
+    )
+    settings = {"step_limit": 1000, "spawn_jitter": 0.0} | changes
+    return Scenario("test", 64, 64, (0.0, 0.0, 64.0, 64.0), (teams[0], teams[1]), **settings)
+
+
+@pytest.fixture
+def battle() -> Callable[..., BattleBatch]:
+    """``battle({"marine": 1}, {"zealot": 1}, at=[(x, y), (x, y)])``: both sides external, units where said."""
+
+    def build(first, second, *, at=None, battles=1, changes=None, **settings) -> BattleBatch:
+        settings = {"builtin": (False, False), "auto_reset": "off"} | settings
+        batch = BattleBatch(open_field(first, second, **(changes or {})), battles, **settings)
+        if at is not None:
+            batch.state.units["x"], batch.state.units["y"] = np.array(at, dtype=float).T
+            batch.refresh()
+        return batch
+
+    return build
+
+
+@pytest.fixture
+def give() -> Callable[..., None]:
+    """``give(batch, first, second, steps)``: step with the same order (verb, unit index) for all of a side."""
+
+    def run(batch: BattleBatch, first, second=(0, 0), steps: int = 1) -> None:
+        for _ in range(steps):
+            orders: list[np.ndarray | None] = []
+            for side, order in enumerate((first, second)):
+                given = np.zeros((batch.num_battles, batch.team_sizes[side], 2), np.int64)
+                given[:] = order
+                observation = batch.observations[side]
+                if observation is not None:
+                    alive = observation["controlled_mask"].reshape(batch.num_battles, -1)
+                    verb = given[..., :1]
+                    allowed = np.take_along_axis(
+                        observation["verb_mask"].reshape(*given.shape[:2], -1), verb, -1
+                    )[..., 0]
+                    given[~(alive & allowed)] = 0
+                orders.append(None if batch.builtin[side] else given)
+            batch.step(*orders)
+
+    return run

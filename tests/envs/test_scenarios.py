@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+
+from envs.scenarios import ScenarioError, load_scenario, scenario_names
+
+GOOD = """\
+map: {width: 32, height: 32, playable: [0, 7, 32, 25]}
+teams:
+  - units: {marine: 5, marauder: 1}
+    spawn: [9, 16]
+  - units: {zealot: 4}
+    spawn: [23, 16]
+step_limit: 70
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    def write_and_load(text: str):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_scenario(path)
+
+    return write_and_load
+
+
+def test_shipped_scenarios_hold_smac_s_units_and_limits():
+    expected = {
+        "3m": (3, 3, 60),
+        "8m": (8, 8, 120),
+        "25m": (25, 25, 150),
+        "2s3z": (5, 5, 120),
+        "3s5z": (8, 8, 150),
+        "5m_vs_6m": (5, 6, 70),
+        "3s_vs_5z": (3, 5, 250),
+        "27m_vs_30m": (27, 30, 180),
+    }
+    assert set(expected) <= set(scenario_names())
+    for name, (ours, theirs, limit) in expected.items():
+        scenario = load_scenario(name)
+        assert (scenario.teams[0].size, scenario.teams[1].size, scenario.step_limit) == (ours, theirs, limit)
+
+
+def test_symmetry_is_recognised():
+    assert {name for name in scenario_names() if load_scenario(name).symmetric} == {"3m", "8m", "25m", "2s3z", "3s5z"}
+
+
+def test_a_file_of_one_s_own(load):
+    scenario = load(GOOD)
+    assert scenario.name == "mine"
+    assert scenario.teams[0].units == ("marine",) * 5 + ("marauder",)
+    assert scenario.teams[0].attack_point == (23, 16)
+    assert not scenario.idle_units_attack
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "words"),
+    [
+        (("zealot: 4", "zealot: -1"), 5, ["zealot", "-1", "whole number"]),
+        (("zealot: 4", "zealot: 1.5"), 5, ["1.5"]),
+        (("zealot: 4", "zelot: 4"), 5, ["zelot", "zealot"]),
+        (("zealot: 4", "zealot: 600"), 5, ["512"]),
+        (("zealot: 4", "zealot: 400"), 5, ["do not fit"]),
+        (("zealot: 4", "zealot: 0"), 5, ["no units"]),
+        (("[23, 16]", "[23, 30]"), 6, ["30", "outside"]),
+        (("[23, 16]", "[.nan, 16]"), 6, ["finite"]),
+        (("[23, 16]", "centre"), 6, ["centre", "2 numbers"]),
+        (("step_limit: 70", "step_limit: 0"), 7, ["step_limit", "0"]),
+        (("step_limit: 70", "step_limt: 70"), 7, ["step_limt", "step_limit"]),
+        (("step_limit: 70", "step_limit: 70\nspawn_jitter: -1"), 8, ["spawn_jitter"]),
+        (("step_limit: 70", "step_limit: 70\nstep_limit: 71"), 8, ["twice"]),
+        (("[0, 7, 32, 25]", "[0, 7, 40, 25]"), 1, ["playable"]),
+        (("  - units: {zealot: 4}\n    spawn: [23, 16]\n", ""), 2, ["two teams"]),
+        (("step_limit: 70", "step_limit: }"), 7, ["YAML"]),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_line(load, change, line, words):
+    with pytest.raises(ScenarioError) as refusal:
+        load(GOOD.replace(*change))
+    message = str(refusal.value)
+    assert f"mine.yaml:{line}:" in message
+    for word in words:
+        assert word in message
+
+
+def test_unknown_names_suggest_the_nearest():
+    with pytest.raises(ScenarioError, match="2s3z"):
+        load_scenario("2s3y")
+    with pytest.raises(ScenarioError, match="no such file"):
+        load_scenario("nowhere.yaml")
+    with pytest.raises(ScenarioError, match="unknown scenario"):
+        load_scenario("../units")
+
+
+def test_yaml_tags_are_not_executed(load):
+    with pytest.raises(ScenarioError):
+        load(GOOD.replace("step_limit: 70", "step_limit: !!python/object/apply:os.getcwd []"))
