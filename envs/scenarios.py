@@ -8,10 +8,10 @@ A scenario file::
         spawn: [9, 16]                                       # centre of the formation
       - units: {marine: 6}
         spawn: [23, 16]
-        attack_point: [9, 16]                                # where attack-move leads; default: the other spawn
+        attack_point: [9, 16]                                # of attack-move; default: the other spawn
     step_limit: 70                                           # environment steps of 8 game loops
     spawn_jitter: 1.0                                        # cells by which formations and units scatter
-    idle_units_attack: false                                 # True: units without orders fight as in a ladder game;
+    idle_units_attack: false                                 # True: idle units fight, as on the ladder;
                                                              # False: as SMAC's, only on orders
 
 The scenarios named by :func:`scenario_names` are such files, shipped with the package.
@@ -209,7 +209,8 @@ def _parse(text: str, file: str, name: str) -> Scenario:
     root = read.mapping(document, 1, "a scenario", known)
     area = read.mapping(*read.get(root, "map", "the scenario"), "map", ("width", "height", "playable"))
     width, height = (
-        read.whole(*read.get(area, side, "map"), f"map {side}", 4, MAX_MAP_SIZE) for side in ("width", "height")
+        read.whole(*read.get(area, side, "map"), f"map {side}", 4, MAX_MAP_SIZE)
+        for side in ("width", "height")
     )
     playable = _playable(read, area, width, height)
     jitter_line = root.lines.get("spawn_jitter", root.line)
@@ -224,7 +225,8 @@ def _parse(text: str, file: str, name: str) -> Scenario:
     if not isinstance(teams, list) or len(teams) != 2:
         read.fail(line, "teams must list exactly two teams")
     teams = [
-        read.mapping(team, line, f"team {i + 1}", ("units", "spawn", "attack_point")) for i, team in enumerate(teams)
+        read.mapping(team, line, f"team {i + 1}", ("units", "spawn", "attack_point"))
+        for i, team in enumerate(teams)
     ]
     spawns = [_point(read, team, "spawn", f"team {i + 1}", playable) for i, team in enumerate(teams)]
     built = []
@@ -266,7 +268,8 @@ def _point(
     x0, y0, x1, y1 = playable
     if not (x0 <= x <= x1 and y0 <= y <= y1):
         read.fail(
-            line, f"{what}: {key} {[x, y]} lies outside the playable area x {x0:g} to {x1:g}, y {y0:g} to {y1:g}"
+            line,
+            f"{what}: {key} {[x, y]} lies outside the playable area x {x0:g} to {x1:g}, y {y0:g} to {y1:g}",
         )
     return x, y
 

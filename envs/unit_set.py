@@ -177,7 +177,11 @@ def observation_space(
     Raises:
         ValueError: a size is below 1.
     """
-    for name, size in (("num_units", num_units), ("num_controlled", num_controlled), ("num_unit_types", num_unit_types)):
+    for name, size in (
+        ("num_units", num_units),
+        ("num_controlled", num_controlled),
+        ("num_unit_types", num_unit_types),
+    ):
         if size < 1:
             raise ValueError(f"{name} is {size}; it must be at least 1")
     u, a = num_units, num_controlled
@@ -275,7 +279,7 @@ def validate_orders(
     orders = np.asarray(orders)
     if orders.shape != (*verb_mask.shape[:-1], 2) or orders.dtype.kind not in "iu":
         raise ValueError(
-            f"orders are {orders.shape} {orders.dtype}; expected integers of shape {(*verb_mask.shape[:-1], 2)}"
+            f"orders are {orders.shape} {orders.dtype}; expected integers {(*verb_mask.shape[:-1], 2)}"
         )
     bad = _first(illegal_orders(orders, verb_mask, target_mask))
     if bad is None:
@@ -288,7 +292,9 @@ def validate_orders(
     if not verb_mask[bad][verb]:
         raise ValueError(f"{who}: {Verb(verb).name} is not available now; available: {allowed}")
     rows = np.flatnonzero(target_mask[bad][verb - FIRST_TARGET_VERB]).tolist()
-    raise ValueError(f"{who}: {Verb(verb).name} cannot target row {target}; rows that can be targeted: {rows}")
+    raise ValueError(
+        f"{who}: {Verb(verb).name} cannot target row {target}; rows that can be targeted: {rows}"
+    )
 
 
 def illegal_orders(

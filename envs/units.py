@@ -41,7 +41,9 @@ class Weapon:
 
     def damage_against(self, target: UnitType) -> float:
         """Damage of one hit on ``target``, bonus included, armour not."""
-        return self.damage + sum(extra for attribute, extra in self.bonus.items() if attribute in target.attributes)
+        return self.damage + sum(
+            extra for attribute, extra in self.bonus.items() if attribute in target.attributes
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def unit_table() -> Mapping[str, UnitType]:
     table = {}
     for index, (name, row) in enumerate(yaml.safe_load(_source())["units"].items(), start=1):
         weapons = tuple(
-            Weapon(**(weapon | {"targets": tuple(weapon["targets"]), "bonus": MappingProxyType(weapon["bonus"])}))
+            Weapon(
+                **(weapon | {"targets": tuple(weapon["targets"]), "bonus": MappingProxyType(weapon["bonus"])})
+            )
             for weapon in row.pop("weapons", ())
         )
         unknown = set(row["attributes"]) - set(ATTRIBUTES)

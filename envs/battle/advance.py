@@ -132,7 +132,7 @@ def _run(rules: Rules, battle: Battle, units: Units) -> None:
 
 @compiled
 def _any_alive(rules: Rules, units: Units, side: int) -> bool:
-    for i in range(rules.sides[side].first, rules.sides[side].last):
+    for i in range(rules.sides[side].first, rules.sides[side].last):  # noqa: SIM110 - numba has no any()
         if units[i].alive:
             return True
     return False

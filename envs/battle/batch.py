@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.battle import engine
-from envs.battle.advance import NEXT_STEP, OFF, SAME_STEP, advance_battles, first_illegal, look_battles, reset_battles
+from envs.battle.advance import (
+    NEXT_STEP,
+    OFF,
+    SAME_STEP,
+    advance_battles,
+    first_illegal,
+    look_battles,
+    reset_battles,
+)
 from envs.battle.observe import StateView, View, new_state_view, new_view, observe_team, observe_units
 from envs.battle.rules import RewardWeights, compile_rules
 from envs.scenarios import Scenario, load_scenario
@@ -162,7 +170,7 @@ class BattleBatch:
         return action_space(self.num_units, self.team_sizes[side] if self.control is Control.TEAM else 1)
 
     def reset(self, seeds: ArrayLike | None = None) -> None:
-        """Start every battle afresh, from the given seeds (B,) or from the constructor's; fills ``observations``.
+        """Start every battle afresh, from the given seeds (B,) or the constructor's; fills ``observations``.
 
         A battle that is later started afresh by itself takes its next seed from the one it started with.
         """
@@ -195,7 +203,7 @@ class BattleBatch:
         """Run 8 game loops in every battle.
 
         Args:
-            orders0: (B, n, 2) integers for the first team's n units, verb and target row; None if it is builtin.
+            orders0: (B, n, 2) integers, verb and target row of the first team's n units; None if builtin.
             orders1: the same for the second team.
             out: per side, arrays shaped like ``observations`` to write the new observations to (slices of a
                 rollout buffer, say); ``observations`` then refers to them.
@@ -235,7 +243,7 @@ class BattleBatch:
         return new_view(self.num_battles, observers, self.num_units, slots), full
 
     def _as_dict(self, views: tuple[View, StateView]) -> Observation:
-        """The arrays under their contract names; a team's lose the observer dimension, states gain it for units."""
+        """The arrays under their contract names; a team's lose the observer axis, units' states gain it."""
         view, full = views
         team = self.control is Control.TEAM
         arrays: Observation = {key: array[:, 0] if team else array for key, array in view._asdict().items()}
@@ -289,7 +297,9 @@ class BattleBatch:
         masks = self._masks(side)
         expected = (*masks["verb_mask"].shape[:2], 2)
         if orders.shape != expected or orders.dtype.kind not in "iu":
-            raise ValueError(f"orders of side {side} are {orders.shape} {orders.dtype}; expected integers {expected}")
+            raise ValueError(
+                f"orders of side {side} are {orders.shape} {orders.dtype}; expected integers {expected}"
+            )
         given = np.ascontiguousarray(orders, dtype=np.int64)
         b = first_illegal(given, masks["verb_mask"], masks["target_mask"], self.state.battles["outcome"])
         if b >= 0:

@@ -57,10 +57,10 @@ CACHE_FOLDER = _config.CACHE_DIR or _cache_folder()
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile with numba on the first call: no interpreter lock, inlined into compiled callers, cached on disk.
+    """Compile with numba on the first call: no interpreter lock, inlined into callers, cached on disk.
 
-    These functions allocate nothing, so numba's reference counting is off (``_nrt``): counting the arrays passed
-    from function to function took four fifths of the time.
+    These functions allocate nothing, so numba's reference counting is off (``_nrt``): counting the arrays
+    passed from function to function took four fifths of the time.
     """
     before, _config.CACHE_DIR = _config.CACHE_DIR, CACHE_FOLDER
     try:

@@ -7,10 +7,10 @@ team's first.
 A game loop visits the living units in random order (StarCraft II's update order is random: pysc2,
 docs/environment.md). Each regenerates, looks for a target if its order lets it, winds up or lands its attack,
 or moves; then overlapping units push each other apart. Attacks: a weapon that is ready and in range (edge to
-edge) starts its attack, the damage falls ``damage_point`` loops later unless another order came first or the target
-got away, and the next start is ``period`` loops after the last plus a jitter of -1 to +2 loops (same source). Units that choose
-targets themselves prefer those that can hit back over armed ones over harmless ones, then the nearest, and
-answer calls for help (same source).
+edge) starts its attack, the damage falls ``damage_point`` loops later unless another order came first or the
+target got away, and the next start is ``period`` loops after the last plus a jitter of -1 to +2 loops (same
+source). Units that choose targets themselves prefer those that can hit back over armed ones over harmless
+ones, then the nearest, and answer calls for help (same source).
 
 This file does not know what observations look like: that is observe.py.
 """
@@ -52,7 +52,6 @@ Unit: TypeAlias = Records
 Units: TypeAlias = Records
 Battle: TypeAlias = Records
 _GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
-
 
 
 UNIT = np.dtype(
@@ -134,7 +133,9 @@ def _below(battle: Battle, n: int) -> np.int64:
 
 
 @compiled
-def reset_battle(rules: Rules, battle: Battle, units: Units, seed: np.uint64, builtin: NDArray[np.bool_]) -> None:
+def reset_battle(
+    rules: Rules, battle: Battle, units: Units, seed: np.uint64, builtin: NDArray[np.bool_]
+) -> None:
     """Start a battle afresh from ``seed``.
 
     A team stands in a disc around its spawn point, in random order, turned by a random angle; disc and units
@@ -199,7 +200,7 @@ def _place(rules: Rules, me: Unit, x: float, y: float) -> None:
 
 @compiled
 def look(rules: Rules, units: Units) -> None:
-    """Renew which units each side sees: its own living, and enemies within any one's sight (centre to centre)."""
+    """Renew what each side sees: its own living, and enemies within any one's sight (centre to centre)."""
     for i in range(units.shape[0]):
         it = units[i]
         it.seen = 0
@@ -395,7 +396,7 @@ def _strike(rules: Rules, battle: Battle, units: Units, i: int) -> None:
 
 @compiled
 def _call_for_help(rules: Rules, units: Units, victim: int, attacker: int) -> None:
-    """The victim and comrades near it that fight of their own accord and have no target turn on the attacker."""
+    """The victim and comrades near it that choose targets and have none turn on the attacker."""
     hurt = units[victim]
     side = rules.sides[hurt.side]
     for i in range(side.first, side.last):
@@ -415,8 +416,8 @@ def _separate(rules: Rules, units: Units) -> None:
     """Push overlapping units of one plane apart.
 
     Units that stand give way only to units that stand; a walker that is pushed back also slips sideways by as
-    much, so that units walk around each other. All pushes are summed before any is applied, so that no side of
-    the map is favoured. Pairs are found by sweeping along x, the order being kept from loop to loop.
+    much, so that units walk around each other. All pushes are summed before any is applied, so that no side
+    of the map is favoured. Pairs are found by sweeping along x, the order being kept from loop to loop.
     """
     n = units.shape[0]
     for a in range(1, n):

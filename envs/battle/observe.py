@@ -1,8 +1,8 @@
 """What a side, or a single unit, is shown of a battle: the unit-set contract filled from the engine's state.
 
 Rows are the observer's own team first, in unit order, then the enemies: row ``r`` of the first side is unit
-``r``; of the second side, own units follow at ``r + n0``. Rows that are not seen are zero, so their place tells
-nothing.
+``r``; of the second side, own units follow at ``r + n0``. Rows that are not seen are zero, so their place
+tells nothing.
 """
 
 from __future__ import annotations
@@ -99,13 +99,27 @@ def new_state_view(num_battles: int, num_units: int) -> StateView:
 
 
 @compiled
-def observe_team(rules: Rules, state: State, side: int, view: View, full: StateView, lo: int, hi: int) -> None:
-    """Fill the team's view (n = 1, A = team size) of battles ``lo`` to ``hi``, and the full state if asked for."""
+def observe_team(
+    rules: Rules, state: State, side: int, view: View, full: StateView, lo: int, hi: int
+) -> None:
+    """Fill the team's view (n = 1, A = team size) of battles ``lo`` to ``hi``, and the state if asked for."""
     own = rules.sides[side].last - rules.sides[side].first
     for b in range(lo, hi):
         for row in range(rules.type_of.shape[0]):
             i = rules.rows[side, row]
-            _write_row(rules, state.units[b, i], b, side, state.units[b, i].seen >> side & 1 == 1, False, view.units, view.unit_type, view.unit_mask, 0, row)
+            _write_row(
+                rules,
+                state.units[b, i],
+                b,
+                side,
+                state.units[b, i].seen >> side & 1 == 1,
+                False,
+                view.units,
+                view.unit_type,
+                view.unit_mask,
+                0,
+                row,
+            )
         _count_engagements(rules, state, b, side, view.units, view.unit_mask, 0)
         _write_scalars(rules, state, b, own, view, 0)
         for slot in range(own):
@@ -115,7 +129,9 @@ def observe_team(rules: Rules, state: State, side: int, view: View, full: StateV
 
 
 @compiled
-def observe_units(rules: Rules, state: State, side: int, view: View, full: StateView, lo: int, hi: int) -> None:
+def observe_units(
+    rules: Rules, state: State, side: int, view: View, full: StateView, lo: int, hi: int
+) -> None:
     """Fill each unit's own view (n = team size, A = 1): only what lies within that unit's sight."""
     own = rules.sides[side].last - rules.sides[side].first
     for b in range(lo, hi):
@@ -126,7 +142,9 @@ def observe_units(rules: Rules, state: State, side: int, view: View, full: State
                 it = state.units[b, rules.rows[side, row]]
                 dx, dy = it.x - eye.x, it.y - eye.y
                 near = eye.alive and it.alive and dx * dx + dy * dy <= sight * sight
-                _write_row(rules, it, b, side, near, False, view.units, view.unit_type, view.unit_mask, me, row)
+                _write_row(
+                    rules, it, b, side, near, False, view.units, view.unit_type, view.unit_mask, me, row
+                )
             _count_engagements(rules, state, b, side, view.units, view.unit_mask, me)
             _write_scalars(rules, state, b, own, view, me)
             _write_slot(rules, state, b, side, me, view, me, 0)
@@ -226,7 +244,9 @@ def _write_scalars(rules: Rules, state: State, b: int, own: int, view: View, o: 
 
 
 @compiled
-def _write_slot(rules: Rules, state: State, b: int, side: int, own_row: int, view: View, o: int, slot: int) -> None:
+def _write_slot(
+    rules: Rules, state: State, b: int, side: int, own_row: int, view: View, o: int, slot: int
+) -> None:
     """Which verbs and targets the unit at ``own_row`` may use."""
     me = state.units[b, rules.sides[side].first + own_row]
     kind, world = rules.types[me.type], rules.world[0]
@@ -264,5 +284,17 @@ def _write_state(rules: Rules, state: State, b: int, side: int, full: StateView)
     """Every living unit, enemies' orders and cooldowns included, rows as ``side`` sees them."""
     for row in range(rules.type_of.shape[0]):
         i = rules.rows[side, row]
-        _write_row(rules, state.units[b, i], b, side, state.units[b, i].alive, True, full.units, full.unit_type, full.unit_mask, 0, row)
+        _write_row(
+            rules,
+            state.units[b, i],
+            b,
+            side,
+            state.units[b, i].alive,
+            True,
+            full.units,
+            full.unit_type,
+            full.unit_mask,
+            0,
+            row,
+        )
     _count_engagements(rules, state, b, side, full.units, full.unit_mask, 0)

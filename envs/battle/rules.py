@@ -19,7 +19,7 @@ from envs.units import PLANES, UnitType
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Records: TypeAlias = Any
-"""A record array, or one record of it; compiled code reads fields as attributes, which type checkers can't follow."""
+"""A record array, or one record of it: compiled code reads fields as attributes, unlike type checkers."""
 
 SHIELD_DELAY = 160.0
 """Game loops without damage before shields regenerate (10 Normal seconds; game data)."""
@@ -44,8 +44,8 @@ SCAN_PERIOD = 4
 class RewardWeights:
     """The team's reward, from one side's point of view; shares are of a team's vitality at the start.
 
-    ``damage`` x share of the enemy's health and shield destroyed, minus ``damage_taken`` x share of one's own,
-    plus ``win`` or minus ``loss`` at the end. A draw or a timeout counts as a loss.
+    ``damage`` x share of the enemy's health and shield destroyed, minus ``damage_taken`` x share of one's
+    own, plus ``win`` or minus ``loss`` at the end. A draw or a timeout counts as a loss.
     """
 
     damage: float = 1.0
@@ -152,7 +152,8 @@ def compile_rules(scenario: Scenario) -> Rules:
     sides = []
     for team in scenario.teams:
         members = [types[local[name]] for name in team.units]
-        spacing = (2 * max(unit.radius for unit in members) + 0.1) / 1.6  # a sunflower disc's neighbours touch not
+        # Neighbours in a sunflower disc are about 1.6 times its spacing apart.
+        spacing = (2 * max(unit.radius for unit in members) + 0.1) / 1.6
         arrival = 0.5 + 0.5 * team.size**0.5
         vitality = sum(unit.health + unit.shield for unit in members)
         sides.append((first, first + team.size, *team.spawn, *team.attack_point, spacing, arrival, vitality))

@@ -34,7 +34,8 @@ class TestMovement:
         assert unit(batch, 0, "y") == 32
 
     @pytest.mark.parametrize(
-        ("verb", "direction"), [(Verb.MOVE_NORTHEAST, (1, 1)), (Verb.MOVE_SOUTH, (0, -1)), (Verb.MOVE_WEST, (-1, 0))]
+        ("verb", "direction"),
+        [(Verb.MOVE_NORTHEAST, (1, 1)), (Verb.MOVE_SOUTH, (0, -1)), (Verb.MOVE_WEST, (-1, 0))],
     )
     def test_directions_have_equal_length_and_north_is_up(self, battle, give, verb, direction):
         batch = battle({"marine": 1}, {"zealot": 1}, at=[(32, 32), (60, 60)])
@@ -94,7 +95,7 @@ class TestDamage:
         assert [health for health, _ in after] == [39, 33, 27, 21, 15, 9, 3, 0]
 
     def test_shields_take_no_armour_and_the_remainder_does(self, battle, give):
-        """50 shields: 8 hits of 6, the ninth takes 2 shields and 4 - 1 health, then 6 - 1 a hit: 97 / 5 = 20 hits."""
+        """50 shields: 8 hits of 6, the ninth takes 2 shields and 4 - 1 health, then 97 / (6 - 1): 20 hits."""
         after = self.fight(battle, give, "marine", "zealot", 4)
         assert after[7] == (100, 2)
         assert after[8] == (97, 0)
@@ -263,7 +264,9 @@ class TestSight:
         team = battle({"marine": 2}, {"marine": 1}, at=at)
         assert team.observations[0]["unit_mask"][0].tolist() == [True, True, True]
         far = [(20, 32), (45, 32), (50, 32)]
-        unit_view = battle({"marine": 2}, {"marine": 1}, at=far, control="unit").observations[0]["unit_mask"][0]
+        unit_view = battle({"marine": 2}, {"marine": 1}, at=far, control="unit").observations[0]["unit_mask"][
+            0
+        ]
         assert unit_view.tolist() == [[True, False, False], [False, True, True]]
 
     def test_enemies_orders_and_cooldowns_are_not_told(self, battle, give):

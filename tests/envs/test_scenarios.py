@@ -43,7 +43,13 @@ def test_shipped_scenarios_hold_smac_s_units_and_limits():
 
 
 def test_symmetry_is_recognised():
-    assert {name for name in scenario_names() if load_scenario(name).symmetric} == {"3m", "8m", "25m", "2s3z", "3s5z"}
+    assert {name for name in scenario_names() if load_scenario(name).symmetric} == {
+        "3m",
+        "8m",
+        "25m",
+        "2s3z",
+        "3s5z",
+    }
 
 
 def test_a_file_of_one_s_own(load):

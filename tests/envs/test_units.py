@@ -1,4 +1,4 @@
-"""The unit table against numbers worked out by hand from Liquipedia-style figures, not from the table itself."""
+"""The unit table against published figures, not against itself."""
 
 import pytest
 

@@ -1,0 +1,24 @@
+"""Perceiver IO policies and models. Pure torch: importing this package never imports ray.
+
+policy = load_policy("policy/")
+orders = policy.act(observation, deterministic=True).orders
+"""
+
+from perceiver_policy.config import ConfigError, Critic, UnitSetPolicyConfig, load_named
+from perceiver_policy.policy import Evaluation, Orders, PolicyOutput, UnitSetPolicy
+from perceiver_policy.pretrained import ExportError, load_policy, read_metadata, save_policy
+
+__all__ = [
+    "ConfigError",
+    "Critic",
+    "Evaluation",
+    "ExportError",
+    "Orders",
+    "PolicyOutput",
+    "UnitSetPolicy",
+    "UnitSetPolicyConfig",
+    "load_named",
+    "load_policy",
+    "read_metadata",
+    "save_policy",
+]

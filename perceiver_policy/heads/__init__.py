@@ -1,0 +1,1 @@
+"""Heads: what becomes of the decoder's answers. One file per kind."""

@@ -1,0 +1,295 @@
+"""UnitSetPolicy: a unit set in; for every unit commanded an order, and a value, out. Pure torch.
+
+    unit rows → tokens → encoder → latents ┐
+    controlled units' tokens + geometry  → decoder → verb logits; pointer over the rows
+    learned value query                  →         → value
+
+What flows in (B the batch; U, A any sizes, different from call to call if need be)::
+
+    units            (B, U, F) float      unit_type  (B, U) int64     unit_mask  (B, U) bool
+    controlled       (B, A) int64         controlled_mask (B, A) bool
+    verb_mask        (B, A, V) bool       target_mask (B, A, V_t, U) bool     scalars (B, S) float
+    state_units, state_unit_type, state_unit_mask    only for the value, only if ``critic`` is ``state``
+
+Masks: True means present or allowed. What flows out are orders (B, A, 2) int64: a verb, and the row it
+points at (0 for verbs without a target). A slot that commands no unit always gets verb 0, NO_OP, with
+log-probability and entropy exactly 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_policy.attention import MLP
+from perceiver_policy.config import Critic, UnitSetPolicyConfig
+from perceiver_policy.core import PerceiverDecoder, PerceiverEncoder
+from perceiver_policy.heads import categorical
+from perceiver_policy.heads.pointer import NO_OP, NO_TARGET, PointerOrderHead
+from perceiver_policy.inputs.unit_set import PairGeometry, UnitSetInput, pool_pairs
+from perceiver_policy.queries.learned import LearnedQuery
+from perceiver_policy.queries.units import UnitQuery
+
+Observation = Mapping[str, Tensor]
+
+ACTOR_KEYS = (
+    "units",
+    "unit_type",
+    "unit_mask",
+    "controlled",
+    "controlled_mask",
+    "verb_mask",
+    "target_mask",
+    "scalars",
+)
+STATE_KEYS = ("state_units", "state_unit_type", "state_unit_mask")
+
+
+class Orders(NamedTuple):
+    """Orders chosen, and the logits they were drawn from."""
+
+    orders: Tensor  # (B, A, 2) int64: verb, target row
+    log_prob: Tensor  # (B, A)
+    verb_logits: Tensor  # (B, A, V)
+    target_logits: Tensor  # (B, A, U), given the verb chosen
+
+
+class Evaluation(NamedTuple):
+    """Orders given, as the policy would have chosen them."""
+
+    verb_logits: Tensor  # (B, A, V)
+    target_logits: Tensor  # (B, A, U), given the verb of the order
+    log_prob: Tensor  # (B, A)
+    entropy: Tensor  # (B, A): H(verb) + H(target | the order's verb)
+    value: Tensor  # (B,)
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """One pass over observations: all that is needed to draw orders, to score them, and for the value."""
+
+    policy: UnitSetPolicy
+    observation: Observation
+    latents: Tensor  # (B, N, D)
+    verb_logits: Tensor  # (B, A, V), masked
+    _tokens: Tensor  # (B, U, C)
+    _pairs: Tensor  # (B, A, U, P)
+    _answers: Tensor  # (B, A, C): the decoder's answers, one per slot
+    _value_answer: Tensor | None  # (B, C): its answer to the value query, which a state critic does without
+
+    def target_logits(self, verb: Tensor) -> Tensor:
+        """(B, A, U) float, masked, given verbs (B, A) int64. For verbs without a target: 0 at row 0,
+        masked elsewhere."""
+        return self.policy.order_head.target_logits(
+            self._answers, self._tokens, self._pairs, verb, self.observation["target_mask"]
+        )
+
+    @cached_property
+    def value(self) -> Tensor:
+        """(B,) float. Computed when first asked for."""
+        if self.policy.observation_critic is None or self._value_answer is None:
+            return self.policy.value(self.observation)
+        return self.policy.observation_critic(self._value_answer)
+
+    def choose(self, *, deterministic: bool, generator: torch.Generator | None = None) -> Orders:
+        """Draw orders, or take the likeliest verb and then its likeliest target."""
+
+        def choice(logits: Tensor) -> Tensor:
+            return logits.argmax(-1) if deterministic else categorical.sample(logits, generator)
+
+        verb = choice(self.verb_logits)
+        target_logits = self.target_logits(verb)
+        target = choice(target_logits)
+        verb_log_prob, _ = categorical.log_prob_and_entropy(self.verb_logits, verb)
+        target_log_prob, _ = categorical.log_prob_and_entropy(target_logits, target)
+        return Orders(
+            torch.stack((verb, target), dim=-1),
+            verb_log_prob + target_log_prob,
+            self.verb_logits,
+            target_logits,
+        )
+
+    def evaluate(self, orders: Tensor) -> Evaluation:
+        """Score orders (B, A, 2) int64; the target of a verb without one is ignored."""
+        verb, target = orders.unbind(-1)
+        target_logits = self.target_logits(verb)
+        target = target.masked_fill(~self.policy.order_head.needs_target(verb), NO_TARGET)
+        verb_log_prob, verb_entropy = categorical.log_prob_and_entropy(self.verb_logits, verb)
+        target_log_prob, target_entropy = categorical.log_prob_and_entropy(target_logits, target)
+        return Evaluation(
+            self.verb_logits,
+            target_logits,
+            verb_log_prob + target_log_prob,
+            verb_entropy + target_entropy,
+            self.value,
+        )
+
+
+class UnitSetPolicy(nn.Module):
+    """Perceiver IO from unit sets to orders; see the module docstring.
+
+    No weight depends on U or A: one set of weights plays any number of units.
+
+    Args:
+        config: the whole model.
+    """
+
+    def __init__(self, config: UnitSetPolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        num_channels = config.unit_input.num_channels
+        self.unit_input = _unit_input(config)
+        self.pair_geometry = PairGeometry(config.pair, config.geometry, config.unit_input.length_scale)
+        self.encoder = PerceiverEncoder(config.encoder, num_channels)
+        self.unit_query = UnitQuery(num_channels, 2 * config.pair.num_channels)
+        self.decoder = PerceiverDecoder(config.decoder, num_channels, config.encoder.num_latent_channels)
+        self.order_head = PointerOrderHead(
+            config.order_head,
+            num_query_channels=num_channels,
+            num_pair_channels=config.pair.num_channels,
+            num_verbs=config.num_verbs,
+            num_target_verbs=config.num_target_verbs,
+        )
+        observes = config.critic is Critic.OBSERVATION
+        self.observation_critic = ObservationCritic(config) if observes else None
+        self.state_critic = None if observes else StateCritic(config)
+
+    def forward(self, observation: Observation) -> PolicyOutput:
+        """Read observations: everything that does not depend on the orders."""
+        units, unit_mask = observation["units"], observation["unit_mask"]
+        controlled_mask = observation["controlled_mask"]
+        select, controlled = self._controlled(observation)
+        tokens, latents = self._encode(observation, controlled)
+        pairs = self.pair_geometry(units, unit_mask, controlled, select)
+        queries = self.unit_query(tokens, pool_pairs(pairs, unit_mask), select)
+        value_answer = None
+        if self.observation_critic is None:
+            answers = self.decoder(queries, latents)
+        else:
+            value_query = self.observation_critic.query(len(units))
+            answers = self.decoder(torch.cat((queries, value_query), dim=1), latents)
+            answers, value_answer = answers[:, :-1], answers[:, -1]
+        verb_mask = torch.where(
+            controlled_mask.unsqueeze(-1),
+            observation["verb_mask"],
+            torch.arange(self.config.num_verbs, device=units.device) == NO_OP,
+        )
+        verb_logits = self.order_head.verb_logits(answers, verb_mask)
+        return PolicyOutput(self, observation, latents, verb_logits, tokens, pairs, answers, value_answer)
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Observation,
+        *,
+        deterministic: bool,
+        generator: torch.Generator | None = None,
+    ) -> Orders:
+        """Choose orders, without gradients.
+
+        Args:
+            observation: see the module docstring; ``state_*`` is not needed.
+            deterministic: the likeliest verb and its likeliest target, instead of a draw.
+            generator: source of the draws.
+        """
+        return self.forward(observation).choose(deterministic=deterministic, generator=generator)
+
+    def evaluate_orders(self, observation: Observation, orders: Tensor) -> Evaluation:
+        """Score orders (B, A, 2) int64 that were given on these observations, with gradients."""
+        return self.forward(observation).evaluate(orders)
+
+    def value(self, observation: Observation) -> Tensor:
+        """(B,) float, by no more computation than it needs. With ``critic: state`` only ``state_*`` and
+        ``scalars`` are read.
+
+        Raises:
+            ValueError: ``critic`` is ``state`` and the observation has none.
+        """
+        if self.state_critic is not None:
+            return self.state_critic(observation)
+        assert self.observation_critic is not None
+        _, latents = self._encode(observation, self._controlled(observation)[1])
+        query = self.observation_critic.query(len(latents))
+        return self.observation_critic(self.decoder(query, latents)[:, 0])
+
+    def _controlled(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """(B, A, U) float, 1 at the row each slot commands, and those rows, (B, A, F) float."""
+        units = observation["units"]
+        rows = torch.arange(units.shape[1], device=units.device)
+        select = observation["controlled"].unsqueeze(-1) == rows
+        select = (select & observation["controlled_mask"].unsqueeze(-1)).to(units.dtype)
+        return select, torch.bmm(select, units)
+
+    def _encode(self, observation: Observation, controlled: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows' tokens (B, U, C) and the latents (B, N, D)."""
+        num_controlled = observation["controlled_mask"].sum(1, keepdim=True)
+        tokens, inputs, mask = self.unit_input(
+            observation["units"],
+            observation["unit_type"],
+            observation["unit_mask"],
+            observation["scalars"],
+            controlled.sum(1) / num_controlled.clamp_min(1),
+        )
+        return tokens, self.encoder(inputs, mask)
+
+
+class ObservationCritic(nn.Module):
+    """A value from the actor's own latents: one more query, and what becomes of the answer."""
+
+    def __init__(self, config: UnitSetPolicyConfig) -> None:
+        super().__init__()
+        num_channels = config.unit_input.num_channels
+        self.query = LearnedQuery(1, num_channels)
+        self.head = MLP(num_channels, num_channels, 1, activation=config.order_head.activation)
+
+    def forward(self, answer: Tensor) -> Tensor:
+        """(B,) float from the answer (B, C) to the query."""
+        return self.head(answer).squeeze(-1)
+
+
+class StateCritic(nn.Module):
+    """A value from the full unit set, with weights of its own; the actor never meets it."""
+
+    def __init__(self, config: UnitSetPolicyConfig) -> None:
+        super().__init__()
+        num_channels = config.unit_input.num_channels
+        self.own_column = config.geometry.own
+        self.unit_input = _unit_input(config)
+        self.encoder = PerceiverEncoder(config.encoder, num_channels)
+        self.query = LearnedQuery(1, num_channels)
+        self.decoder = PerceiverDecoder(config.decoder, num_channels, config.encoder.num_latent_channels)
+        self.head = MLP(num_channels, num_channels, 1, activation=config.order_head.activation)
+
+    def forward(self, observation: Observation) -> Tensor:
+        """(B,) float from ``state_units``, ``state_unit_type``, ``state_unit_mask`` and ``scalars``.
+
+        Raises:
+            ValueError: a key is missing.
+        """
+        missing = [key for key in STATE_KEYS if key not in observation]
+        if missing:
+            raise ValueError(
+                f"critic 'state' needs {missing}, which the observation lacks: "
+                "let the environment add the state, or use critic 'observation'"
+            )
+        units, unit_type, unit_mask = (observation[key] for key in STATE_KEYS)
+        own = ((units[..., self.own_column] > 0) & unit_mask).to(units.dtype)
+        centre = torch.einsum("bu,buf->bf", own, units) / own.sum(1, keepdim=True).clamp_min(1)
+        _, inputs, mask = self.unit_input(units, unit_type, unit_mask, observation["scalars"], centre)
+        decoded = self.decoder(self.query(len(units)), self.encoder(inputs, mask))
+        return self.head(decoded[:, 0]).squeeze(-1)
+
+
+def _unit_input(config: UnitSetPolicyConfig) -> UnitSetInput:
+    return UnitSetInput(
+        config.unit_input,
+        config.geometry,
+        num_unit_features=config.num_unit_features,
+        num_unit_types=config.num_unit_types,
+        num_scalars=config.num_scalars,
+    )

@@ -1,0 +1,1 @@
+"""Queries: what the decoder is asked. One file per kind."""

@@ -1,0 +1,234 @@
+"""The RLlib adapter: :class:`~perceiver_policy.policy.UnitSetPolicy` as an RLModule of the new API stack.
+
+Usable in anyone's algorithm config, on any environment whose spaces follow the unit-set contract::
+
+    model_config = {"encoder": {"num_latents": 16}}
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=PerceiverRLModule, model_config=model_config))
+
+``model_config`` takes the fields of the policy's config; sizes that the spaces tell may be left out. One more
+key belongs to the adapter:
+
+``per_unit_ratio`` (default False)
+    How PPO's ratio is formed where an agent commands several units. False: one ratio for all the orders an
+    agent gives in a step, log-probabilities and values are (B,), as stock RLlib expects. True: a ratio for
+    each unit, log-probabilities, entropies and the values seen by the loss are (B, A); the learner connector
+    must then provide advantages, value targets and the loss mask as (B, A) too.
+
+It samples orders itself (a target is drawn given the verb) and is teacher-forced in training: the logits of
+the targets are those given the verb that was taken, so that a ratio with unchanged weights is exactly 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NoReturn
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.distribution import Distribution
+from ray.rllib.core.rl_module.apis import ValueFunctionAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
+
+from perceiver_policy.config import UnitSetPolicyConfig
+from perceiver_policy.policy import ACTOR_KEYS, UnitSetPolicy
+
+_ADDED_BY_RLLIB = ("vf_share_layers", "max_seq_len")
+"""Keys that algorithms merge into every ``model_config`` and that mean nothing here."""
+
+
+class OrderDistribution(Distribution):
+    """The verb and, given the verb that was taken, the target of each of A units.
+
+    Made from logits (..., A, V + U): V verb logits, then U target logits conditioned on the verb taken (all
+    on row 0 where that verb has no target). Masked entries are -1e9.
+
+    ``logp``, ``entropy`` and ``kl`` are (..., A) with ``per_unit``, else sums over the units, (...). Entropy
+    and divergence of the target are those given the verb taken: unbiased estimates of the joint ones.
+    """
+
+    def __init__(self, logits: Tensor, *, num_verbs: int, num_target_verbs: int, per_unit: bool) -> None:
+        super().__init__()
+        self.logits = logits
+        self._num_verbs = num_verbs
+        self._first_target_verb = num_verbs - num_target_verbs
+        self._per_unit = per_unit
+
+    @classmethod
+    def from_logits(
+        cls,
+        logits: Tensor,
+        *,
+        num_verbs: int,
+        num_target_verbs: int,
+        per_unit: bool = False,
+        **_: Any,
+    ) -> OrderDistribution:
+        """The distribution over the orders that ``logits`` (..., A, V + U) describe."""
+        return cls(logits, num_verbs=num_verbs, num_target_verbs=num_target_verbs, per_unit=per_unit)
+
+    def logp(self, value: Tensor, **_: Any) -> Tensor:
+        """Log-probability of orders (..., A, 2), integers of any width."""
+        orders = value.long()
+        verb = orders[..., :1]
+        target = torch.where(verb >= self._first_target_verb, orders[..., 1:], 0)
+        verb_log_probs, target_log_probs = self._log_probs
+        log_probs = verb_log_probs.gather(-1, verb) + target_log_probs.gather(-1, target)
+        return self._reduce(log_probs.squeeze(-1))
+
+    def entropy(self, **_: Any) -> Tensor:
+        """Entropy of the verb plus that of the target given the verb taken."""
+        verb, target = (-(log_p.exp() * log_p).sum(-1) for log_p in self._log_probs)
+        return self._reduce(verb + target)
+
+    def kl(self, other: OrderDistribution, **_: Any) -> Tensor:
+        """KL(self ‖ other), both conditioned on the same verbs taken."""
+        pairs = zip(self._log_probs, other._log_probs, strict=True)
+        verb, target = ((log_p.exp() * (log_p - log_q)).sum(-1) for log_p, log_q in pairs)
+        return self._reduce(verb + target)
+
+    def sample(self, **_: Any) -> NoReturn:
+        """Refused: the logits hold the targets of one verb only, a pair drawn from them would be wrong.
+
+        Raises:
+            NotImplementedError: always; take the orders that the module's forward passes return.
+        """
+        raise NotImplementedError(
+            "orders are not sampled from logits, whose targets belong to the verb already taken; "
+            "take Columns.ACTIONS from PerceiverRLModule.forward_exploration() or forward_inference()"
+        )
+
+    rsample = sample
+
+    @staticmethod
+    def required_input_dim(space: gym.Space, **_: Any) -> int:
+        """V + U for an action space (A, 2) of verb and target row."""
+        assert isinstance(space, gym.spaces.MultiDiscrete)
+        return int(space.nvec.reshape(-1, 2)[0].sum())
+
+    @cached_property
+    def _log_probs(self) -> tuple[Tensor, Tensor]:
+        """Of verbs (..., A, V) and targets (..., A, U)."""
+        sizes = [self._num_verbs, self.logits.shape[-1] - self._num_verbs]
+        verb_logits, target_logits = self.logits.split(sizes, -1)
+        return verb_logits.log_softmax(-1), target_logits.log_softmax(-1)
+
+    def _reduce(self, per_unit: Tensor) -> Tensor:
+        return per_unit if self._per_unit else per_unit.sum(-1)
+
+
+class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
+    """:class:`UnitSetPolicy` under RLlib; see the module's docstring.
+
+    Attributes:
+        policy: the network, the thing to export.
+        per_unit_ratio: whether each unit has its own PPO ratio.
+    """
+
+    policy: UnitSetPolicy
+    per_unit_ratio: bool
+
+    def setup(self) -> None:
+        """Build the policy from the spaces and ``model_config``.
+
+        Raises:
+            ValueError: the spaces do not follow the contract, ``model_config`` disagrees with them or has an
+                unknown key.
+        """
+        given = self.model_config or {}
+        fields = {key: value for key, value in given.items() if key not in _ADDED_BY_RLLIB}
+        self.per_unit_ratio = bool(fields.pop("per_unit_ratio", False))
+        config = policy_config(self.observation_space, self.action_space, fields)
+        self.policy = UnitSetPolicy(config)
+        self.action_dist_cls = OrderDistribution.get_partial_dist_cls(
+            num_verbs=config.num_verbs, num_target_verbs=config.num_target_verbs, per_unit=self.per_unit_ratio
+        )
+
+    def train(self, mode: bool = True) -> PerceiverRLModule:
+        """As every module's, but free where nothing changes: RLlib asks before each forward pass."""
+        return self if mode == self.training else super().train(mode)
+
+    @torch.no_grad()
+    def _forward_inference(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Tensor]:
+        return {Columns.ACTIONS: self.policy.act(batch[Columns.OBS], deterministic=True).orders}
+
+    @torch.no_grad()
+    def _forward_exploration(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Tensor]:
+        output = self.policy(batch[Columns.OBS])
+        taken = output.choose(deterministic=False)
+        return {
+            Columns.ACTIONS: taken.orders,
+            Columns.ACTION_LOGP: taken.log_prob if self.per_unit_ratio else taken.log_prob.sum(-1),
+            Columns.ACTION_DIST_INPUTS: torch.cat((taken.verb_logits, taken.target_logits), -1),
+            Columns.VF_PREDS: output.value,
+        }
+
+    def _forward_train(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Tensor]:
+        output = self.policy(batch[Columns.OBS])
+        target_logits = output.target_logits(batch[Columns.ACTIONS][..., 0].long())
+        return {
+            Columns.ACTION_DIST_INPUTS: torch.cat((output.verb_logits, target_logits), -1),
+            Columns.EMBEDDINGS: output.value,
+        }
+
+    def compute_values(self, batch: Mapping[str, Any], embeddings: Tensor | None = None) -> Tensor:
+        """Values of the observations in ``batch``.
+
+        Args:
+            batch: holds the observations (B, ...).
+            embeddings: what ``_forward_train`` gave as such, the values (B,) themselves: the loss passes it.
+
+        Returns:
+            (B,); with ``embeddings`` under ``per_unit_ratio`` (B, A), one copy a unit, to meet its targets.
+        """
+        if embeddings is None:
+            return self.policy.value(batch[Columns.OBS])
+        if not self.per_unit_ratio:
+            return embeddings
+        return embeddings[:, None].expand(batch[Columns.OBS]["controlled_mask"].shape)
+
+
+def policy_config(
+    observation_space: gym.Space, action_space: gym.Space, fields: Mapping[str, Any]
+) -> UnitSetPolicyConfig:
+    """The config of a policy for these spaces.
+
+    Args:
+        observation_space: of the unit-set contract, unbatched.
+        action_space: (A, 2), verb and target row.
+        fields: fields of the config, nested as in its file. Sizes left out are taken from the spaces.
+
+    Raises:
+        ValueError: the spaces are not the contract's, or a size in ``fields`` is not theirs.
+        ConfigError: a field is unknown or out of range.
+    """
+    spaces = getattr(observation_space, "spaces", {})
+    missing = [key for key in ACTOR_KEYS if key not in spaces]
+    if missing:
+        raise ValueError(
+            f"PerceiverRLModule needs a Dict observation space of the unit-set contract; missing: {missing}"
+        )
+    if not isinstance(action_space, gym.spaces.MultiDiscrete) or action_space.shape[-1:] != (2,):
+        raise ValueError(
+            f"PerceiverRLModule needs a MultiDiscrete action space (A, 2), verb and row; got {action_space}"
+        )
+    sizes = {
+        "num_unit_features": spaces["units"].shape[-1],
+        "num_scalars": spaces["scalars"].shape[-1],
+        "num_verbs": spaces["verb_mask"].shape[-1],
+        "num_target_verbs": spaces["target_mask"].shape[-2],
+    }
+    for name, size in sizes.items():
+        if fields.get(name, size) != size:
+            raise ValueError(f"model_config has {name} {fields[name]}, but the observation space has {size}")
+    config = UnitSetPolicyConfig.from_dict({**fields, **sizes})
+    num_unit_types = int(np.max(spaces["unit_type"].high)) + 1
+    if num_unit_types > config.num_unit_types:
+        raise ValueError(
+            f"the observation space has {num_unit_types} unit types, the model {config.num_unit_types}; "
+            "raise num_unit_types in model_config"
+        )
+    return config
