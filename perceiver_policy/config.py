@@ -90,7 +90,7 @@ class EncoderConfig(Config):
     """The Perceiver encoder, in the paper's names. Widths left None are as in ``attention.Attention``,
     and heads are checked against ``num_latent_channels`` then."""
 
-    num_latents: int = 8
+    num_latents: int = 4
     num_latent_channels: int = 32
     num_cross_attention_heads: int = 2
     num_cross_attention_qk_channels: int | None = None
@@ -185,7 +185,7 @@ class PairConfig(Config):
     minimum: ClassVar[Mapping[str, float]] = {"row_columns": 0}
 
     num_channels: int = 16
-    # Columns of the row that a unit compares rows by: vitality, volley, speed, how many attack it already.
+    # Columns of the row that a unit compares rows by: vitality, weapon, speed, how many attack it already.
     row_columns: tuple[int, ...] = (6, 7, 9, 10, 14, 16, 18, 31)
 
 

@@ -69,7 +69,7 @@ class Evaluation(NamedTuple):
     value: Tensor  # (B,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PolicyOutput:
     """One pass over observations: all that is needed to draw orders, to score them, and for the value."""
 
