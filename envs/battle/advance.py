@@ -189,6 +189,22 @@ def reset_battles(
 
 
 @compiled
+def restart_battles(
+    rules: Rules,
+    state: State,
+    battles: NDArray[np.bool_],
+    seeds: NDArray[np.uint64],
+    builtin: NDArray[np.bool_],
+    lo: int,
+    hi: int,
+) -> None:
+    """Start the marked ones of battles ``lo`` to ``hi`` from the seeds that auto-reset would give them."""
+    for b in range(lo, hi):
+        if battles[b]:
+            _start_next(rules, state, b, seeds, builtin)
+
+
+@compiled
 def look_battles(rules: Rules, state: State, lo: int, hi: int) -> None:
     """Renew what each side sees in battles ``lo`` to ``hi``."""
     for b in range(lo, hi):

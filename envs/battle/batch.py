@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,6 +25,7 @@ from envs.battle.advance import (
     first_illegal,
     look_battles,
     reset_battles,
+    restart_battles,
 )
 from envs.battle.observe import StateView, View, new_state_view, new_view, observe_team, observe_units
 from envs.battle.rules import RewardWeights, compile_rules
@@ -42,7 +43,7 @@ from envs.units import num_unit_types
 Observation: TypeAlias = dict[str, NDArray]
 
 
-class Control(str, Enum):
+class Control(StrEnum):
     """Who observes and commands."""
 
     TEAM = "team"
@@ -51,7 +52,7 @@ class Control(str, Enum):
     """Each unit its own observer, with its own sight, commanding itself."""
 
 
-class AutoReset(str, Enum):
+class AutoReset(StrEnum):
     """What happens to a battle that is over."""
 
     SAME_STEP = "same_step"
@@ -184,6 +185,31 @@ class BattleBatch:
 
         self._run(start)
 
+    def restart(self, battles: NDArray[np.bool_]) -> None:
+        """Start the marked battles (B,) afresh, from the seeds that auto-reset would give them."""
+
+        def start(lo: int, hi: int) -> None:
+            restart_battles(self.rules, self.state, battles, self.seeds, self._builtin, lo, hi)
+            self._observe(lo, hi)
+
+        self._run(start)
+
+    def masks(self, side: int) -> dict[str, NDArray[np.bool_]]:
+        """``verb_mask`` (B, n, V) and ``target_mask`` (B, n, V_t, U) of a side, under either control.
+
+        Raises:
+            ValueError: the engine plays that side.
+        """
+        views = self._views[side]
+        if views is None:
+            raise ValueError(f"side {side} is played by the engine and has no observations")
+        view, _ = views
+        b, n = self.num_battles, self.team_sizes[side]
+        return {
+            "verb_mask": view.verb_mask.reshape(b, n, NUM_VERBS),
+            "target_mask": view.target_mask.reshape(b, n, -1, self.num_units),
+        }
+
     def refresh(self) -> None:
         """Renew sight and ``observations`` after ``state`` was edited by hand; no time passes."""
 
@@ -275,18 +301,6 @@ class BattleBatch:
         self._views[side] = (view, full)
         self.observations[side] = dict(arrays)
 
-    def _masks(self, side: int) -> dict[str, NDArray[np.bool_]]:
-        """verb_mask (B, n, V) and target_mask (B, n, V_t, U) under either control."""
-        views = self._views[side]
-        if views is None:
-            raise ValueError(f"side {side} is played by the engine and has no masks")
-        view, _ = views
-        b, n = self.num_battles, self.team_sizes[side]
-        return {
-            "verb_mask": view.verb_mask.reshape(b, n, NUM_VERBS),
-            "target_mask": view.target_mask.reshape(b, n, -1, self.num_units),
-        }
-
     def _check(self, side: int, orders: NDArray[np.integer] | None) -> NDArray[np.int64]:
         if self.builtin[side] != (orders is None):
             what = "is played by the engine and takes no orders" if self.builtin[side] else "needs orders"
@@ -294,7 +308,7 @@ class BattleBatch:
         if orders is None:
             return _NO_ORDERS
         orders = np.asarray(orders)
-        masks = self._masks(side)
+        masks = self.masks(side)
         expected = (*masks["verb_mask"].shape[:2], 2)
         if orders.shape != expected or orders.dtype.kind not in "iu":
             raise ValueError(

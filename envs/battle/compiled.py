@@ -30,13 +30,18 @@ _HERE = Path(__file__).parent
 _SOURCES = ("engine.py", "advance.py", "observe.py", "rules.py", "compiled.py", "../unit_set.py")
 
 
+def engine_digest() -> str:
+    """SHA-256 over the simulator's sources: two engines with the same digest play the same battles."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update((_HERE / name).read_bytes())
+    return digest.hexdigest()
+
+
 def _cache_folder() -> str:
     """The folder for these sources and this numba, beside the package or, where that is read-only, in the
     user's cache."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    for name in _SOURCES:
-        digest.update((_HERE / name).read_bytes())
-    name = f"numba-{digest.hexdigest()[:16]}"
+    name = f"numba-{numba.__version__}-{engine_digest()[:16]}"
     beside = _HERE / "__pycache__"
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perceiver-policy"
     for parent in (beside, home):

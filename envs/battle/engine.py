@@ -75,7 +75,8 @@ UNIT = np.dtype(
         ("engaged", "i2"),  # unit the attack is aimed at, or -1
         ("type", "i2"),  # local type
         ("shuffle", "i2"),  # entry of the battle's update order
-        ("sweep", "i2"),  # entry of the battle's order along x
+        ("sweep", "i2"),  # entry of the battle's order along x, as of the last loop's end
+        ("rank", "i2"),  # the unit's place in it
         ("side", "i1"),
         ("order", "i1"),
         ("alive", "?"),
@@ -272,7 +273,7 @@ def _update(rules: Rules, battle: Battle, units: Units, i: int) -> None:
     _choose_target(rules, battle, units, i)
     if me.engaged < 0:
         if me.order == MOVE or me.order == ATTACK_MOVE:
-            _advance(rules, me)
+            _advance(rules, units, i)
         return
 
     target = units[me.engaged]
@@ -294,7 +295,7 @@ def _update(rules: Rules, battle: Battle, units: Units, i: int) -> None:
             if me.windup <= 0.0:
                 _strike(rules, battle, units, i)
     elif me.order != HOLD and distance > 0.0:
-        _walk(rules, me, dx / distance, dy / distance, min(kind.speed, gap - pair.range))
+        _walk(rules, units, i, dx / distance, dy / distance, min(kind.speed, gap - pair.range))
 
 
 @compiled
@@ -348,8 +349,9 @@ def _choose_target(rules: Rules, battle: Battle, units: Units, i: int) -> None:
 
 
 @compiled
-def _advance(rules: Rules, me: Unit) -> None:
+def _advance(rules: Rules, units: Units, i: int) -> None:
     """Follow a move or attack-move order."""
+    me = units[i]
     speed = rules.types[me.type].speed
     dx, dy = me.goal_x - me.x, me.goal_y - me.y
     distance = np.sqrt(dx * dx + dy * dy)
@@ -359,14 +361,64 @@ def _advance(rules: Rules, me: Unit) -> None:
     elif distance <= speed:
         me.order = IDLE
     if distance > _EPSILON:
-        _walk(rules, me, dx / distance, dy / distance, min(speed, distance))
+        _walk(rules, units, i, dx / distance, dy / distance, min(speed, distance))
 
 
 @compiled
-def _walk(rules: Rules, me: Unit, ux: float, uy: float, length: float) -> None:
+def _walk(rules: Rules, units: Units, i: int, ux: float, uy: float, length: float) -> None:
+    """Step along (ux, uy); round whoever stands in the way, or not at all if that way is taken too.
+
+    A unit passes on the side it is heading to; head-on, its number in the team decides.
+    """
+    me = units[i]
     me.facing_x, me.facing_y = ux, uy
-    _place(rules, me, me.x + length * ux, me.y + length * uy)
     me.moved = True
+    blocker = _in_the_way(rules, units, i, ux * length, uy * length)
+    if blocker >= 0:
+        it = units[blocker]
+        nx, ny = it.x - me.x, it.y - me.y
+        distance = np.sqrt(nx * nx + ny * ny)
+        if distance < _EPSILON:
+            return
+        nx, ny = nx / distance, ny / distance
+        along = nx * uy - ny * ux
+        member = i - rules.sides[me.side].first
+        left = along > _EPSILON or (along > -_EPSILON and member % 2 == 0)
+        ux, uy = (-ny, nx) if left else (ny, -nx)
+        if _in_the_way(rules, units, i, ux * length, uy * length) >= 0:
+            return
+    _place(rules, me, me.x + ux * length, me.y + uy * length)
+
+
+@compiled
+def _in_the_way(rules: Rules, units: Units, i: int, step_x: float, step_y: float) -> int:
+    """The unit that a step would come closest to, closer than they may stand and than they are; -1 if none.
+
+    Looks along x, among the neighbours of the last loop's order.
+    """
+    me = units[i]
+    kind = rules.types[me.type]
+    x, y = me.x + step_x, me.y + step_y
+    reach = rules.world[0].widest + 2.0 * kind.speed
+    blocker, least = -1, np.inf
+    for direction in range(-1, 2, 2):
+        c = me.rank + direction
+        while 0 <= c < units.shape[0]:
+            j = units[c].sweep
+            c += direction
+            it = units[j]
+            dx = it.x - x
+            if dx * direction > reach:
+                break
+            touch = kind.radius + rules.types[it.type].radius
+            dy = it.y - y
+            squared = dx * dx + dy * dy
+            if squared >= touch * touch or squared >= least or not it.alive:
+                continue
+            closer = dx * step_x + dy * step_y > 0.0 or (it.x - me.x) * step_x + (it.y - me.y) * step_y > 0.0
+            if closer and rules.types[it.type].plane == kind.plane:
+                blocker, least = j, squared
+    return blocker
 
 
 @compiled
@@ -413,11 +465,10 @@ def _call_for_help(rules: Rules, units: Units, victim: int, attacker: int) -> No
 
 @compiled
 def _separate(rules: Rules, units: Units) -> None:
-    """Push overlapping units of one plane apart.
+    """Push overlapping units of one plane apart; units that stand give way only to units that stand.
 
-    Units that stand give way only to units that stand; a walker that is pushed back also slips sideways by as
-    much, so that units walk around each other. All pushes are summed before any is applied, so that no side
-    of the map is favoured. Pairs are found by sweeping along x, the order being kept from loop to loop.
+    All pushes are summed before any is applied, so that no side of the map is favoured. Pairs are found by
+    sweeping along x, the order being kept from loop to loop.
     """
     n = units.shape[0]
     for a in range(1, n):
@@ -432,12 +483,12 @@ def _separate(rules: Rules, units: Units) -> None:
     for a in range(n):
         i = units[a].sweep
         me = units[i]
+        me.rank = a
         if not me.alive:
             continue
         kind = rules.types[me.type]
         for c in range(a + 1, n):
-            j = units[c].sweep
-            it = units[j]
+            it = units[units[c].sweep]
             dx = it.x - me.x
             if dx >= widest:
                 break
@@ -452,25 +503,12 @@ def _separate(rules: Rules, units: Units) -> None:
                 nx, ny = (dx / distance, dy / distance) if distance > _EPSILON else (1.0, 0.0)
                 share = 0.5 if me.moved == it.moved else (1.0 if me.moved else 0.0)
                 overlap = touch - distance
-                _push(me, i - rules.sides[me.side].first, -nx, -ny, overlap * share)
-                _push(it, j - rules.sides[it.side].first, nx, ny, overlap * (1.0 - share))
+                me.push_x -= nx * overlap * share
+                me.push_y -= ny * overlap * share
+                it.push_x += nx * overlap * (1.0 - share)
+                it.push_y += ny * overlap * (1.0 - share)
     for i in range(n):
         me = units[i]
         if me.push_x != 0.0 or me.push_y != 0.0:
             _place(rules, me, me.x + me.push_x, me.y + me.push_y)
             me.push_x = me.push_y = 0.0
-
-
-@compiled
-def _push(me: Unit, member: int, nx: float, ny: float, length: float) -> None:
-    """Add a push along (nx, ny); a walker also slips sideways, to the side it is heading to.
-
-    Head-on, its number in the team (``member``) decides.
-    """
-    me.push_x += nx * length
-    me.push_y += ny * length
-    if me.moved:
-        along = nx * me.facing_y - ny * me.facing_x
-        slip = length if along > _EPSILON or (along > -_EPSILON and member % 2 == 0) else -length
-        me.push_x -= ny * slip
-        me.push_y += nx * slip

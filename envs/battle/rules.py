@@ -49,7 +49,7 @@ class RewardWeights:
     """
 
     damage: float = 1.0
-    damage_taken: float = 0.5
+    damage_taken: float = 1.0
     win: float = 1.0
     loss: float = 0.0
 

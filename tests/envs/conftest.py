@@ -26,7 +26,7 @@ def open_field(first: dict[str, int], second: dict[str, int], **changes) -> Scen
 
 @pytest.fixture
 def battle() -> Callable[..., BattleBatch]:
-    """``battle({"marine": 1}, {"zealot": 1}, at=[(x, y), (x, y)])``: both sides external, units where said."""
+    """``battle({"marine": 1}, {"zealot": 1}, at=[(x, y), (x, y)])``: both sides external, placed as said."""
 
     def build(first, second, *, at=None, battles=1, changes=None, **settings) -> BattleBatch:
         settings = {"builtin": (False, False), "auto_reset": "off"} | settings
@@ -41,7 +41,7 @@ def battle() -> Callable[..., BattleBatch]:
 
 @pytest.fixture
 def give() -> Callable[..., None]:
-    """``give(batch, first, second, steps)``: step with the same order (verb, unit index) for all of a side."""
+    """``give(batch, first, second, steps)``: step with the same order (verb, target) for all of a side."""
 
     def run(batch: BattleBatch, first, second=(0, 0), steps: int = 1) -> None:
         for _ in range(steps):

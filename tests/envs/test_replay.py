@@ -1,0 +1,315 @@
+"""Replays play exactly as recorded, say where they do not, and become pages and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from envs.battle import replay as replay_module
+from envs.battle.batch import BattleBatch, Outcome
+from envs.battle.export import write_gif, write_html
+from envs.battle.frame import Camera, Frame
+from envs.battle.replay import ReplayError, ReplayWriter, play_replay, read_replay, record_battle
+from envs.scenarios import load_scenario
+from envs.unit_set import random_orders
+
+
+class RandomAgent:
+    """Legal random orders, seeded."""
+
+    name = "random"
+
+    def reset(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def act(self, observation):
+        return random_orders(observation, self.generator)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    path = tmp_path / "battle.jsonl"
+    record_battle(path, "2s3z", (RandomAgent(), "builtin"), seed=3)
+    return path
+
+
+def assert_same(first: Frame, second: Frame) -> None:
+    for field in fields(Frame):
+        np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name), field.name)
+
+
+PLAYERS = [
+    ((RandomAgent(), "builtin"), ("random", "builtin")),
+    (("builtin", RandomAgent()), ("builtin", "random")),
+    (("builtin", "builtin"), ("builtin 0", "builtin 1")),
+]
+
+
+@pytest.mark.parametrize(("players", "names"), PLAYERS)
+def test_a_recorded_battle_plays_again(tmp_path: Path, players: tuple, names: tuple) -> None:
+    path = tmp_path / "battle.jsonl"
+    outcome = record_battle(path, "5m_vs_6m", players, seed=11)
+    replay = read_replay(path)
+    frames = replay.play()
+    assert replay.outcome is outcome
+    assert len(frames) == len(replay.orders) + 1
+    assert frames[0].seconds == 0
+    assert frames[0].result == "" != frames[-1].result
+    assert replay.names == names
+
+
+@pytest.mark.parametrize("auto_reset", ["same_step", "next_step", "off"])
+@pytest.mark.parametrize("control", ["team", "unit"])
+def test_any_battle_of_any_batch_plays_again_exactly(tmp_path: Path, auto_reset: str, control: str) -> None:
+    """Battles 0, 3 and 6 of a batch of 7, replayed one at a time: every frame is the batch's."""
+    batch = BattleBatch("2s3z", 7, builtin=(False, False), control=control, auto_reset=auto_reset, seed=5)
+    camera, generator = Camera(batch), np.random.default_rng(0)
+    chosen = (0, 3, 6)
+    writers = {b: ReplayWriter(tmp_path / f"{b}.jsonl", batch, b) for b in chosen}
+    seen = {b: [camera.frame(b)] for b in chosen}
+    while writers:
+        orders = []
+        for side in (0, 1):
+            masks = batch.observations[side]
+            drawn = random_orders(masks, generator)
+            orders.append(drawn.reshape(7, 5, 2))
+        result = batch.step(*orders)
+        for b in list(writers):
+            if writers[b].step(*orders, result):
+                del writers[b]
+            else:
+                seen[b].append(camera.frame(b))
+    for b in chosen:
+        frames = play_replay(tmp_path / f"{b}.jsonl")
+        assert len(frames) == len(seen[b]) + 1
+        for frame, expected in zip(frames[:-1], seen[b], strict=True):
+            assert_same(frame, expected)
+
+
+def test_a_scenario_of_ones_own_travels_with_the_replay(tmp_path: Path) -> None:
+    scenario = replace(load_scenario("3m"), name="mine", step_limit=9, spawn_jitter=0.5)
+    record_battle(tmp_path / "a.jsonl", scenario, (RandomAgent(), "builtin"))
+    assert read_replay(tmp_path / "a.jsonl").scenario == scenario
+    assert play_replay(tmp_path / "a.jsonl")[-1].title == "mine"
+
+
+def test_nothing_is_written_before_the_battle_is_over(tmp_path: Path) -> None:
+    batch = BattleBatch("3m", 1)
+    writer = ReplayWriter(tmp_path / "a.jsonl", batch)
+    orders = np.zeros((1, 3, 2), np.int64)
+    while not writer.step(orders, None, batch.step(orders)):
+        assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    with pytest.raises(ValueError, match="is written"):
+        writer.step(orders, None, batch.step(orders))
+
+
+def test_recording_starts_at_the_start_and_leaves_out_nothing(tmp_path: Path) -> None:
+    batch = BattleBatch("3m", 1)
+    orders = np.zeros((1, 3, 2), np.int64)
+    writer = ReplayWriter(tmp_path / "a.jsonl", batch)
+    batch.step(orders)
+    with pytest.raises(ValueError, match="2 steps old, but 1 steps were recorded"):
+        writer.step(orders, None, batch.step(orders))
+    with pytest.raises(ValueError, match="2 steps old; a replay records from the start"):
+        ReplayWriter(tmp_path / "b.jsonl", batch)
+
+
+def edit(path: Path, line: int, change: Callable[[dict], Any]) -> None:
+    lines = path.read_text().splitlines()
+    data = json.loads(lines[line])
+    change(data)
+    lines[line] = json.dumps(data)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_a_difference_names_the_step(recorded: Path) -> None:
+    edit(recorded, 5, lambda line: line.update(checksum=line["checksum"] ^ 1))
+    with pytest.raises(ReplayError, match=r"battle.jsonl:6: the simulation differs .* after step 5 of"):
+        play_replay(recorded)
+
+
+def test_another_seed_differs_at_once(recorded: Path) -> None:
+    edit(recorded, 0, lambda header: header.update(seed=4))
+    with pytest.raises(ReplayError, match=r":2: "):
+        play_replay(recorded)
+
+
+def test_another_outcome_is_noticed(recorded: Path) -> None:
+    edit(recorded, -1, lambda line: line.update(returns=[0.0, 0.0]))
+    with pytest.raises(ReplayError, match="differs"):
+        play_replay(recorded)
+
+
+def test_another_unit_table_is_refused(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_module, "unit_table_hash", lambda: "f" * 64)
+    with pytest.raises(
+        ReplayError, match=r":1: recorded with unit table [0-9a-f]{12}..., this is ffffffffffff"
+    ):
+        play_replay(recorded)
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "message"),
+    [
+        (0, lambda d: d.update(format="x"), "1: not a replay"),
+        (0, lambda d: d.update(version=2), "1: replay version 2"),
+        (0, lambda d: d.pop("seed"), r"1: the header: missing keys \['seed'\]"),
+        (0, lambda d: d.update(seed=-1), "1: seed is -1"),
+        (0, lambda d: d.update(seed=True), "1: seed is True"),
+        (0, lambda d: d.update(builtin=[0, 1]), "1: builtin must be two booleans"),
+        (0, lambda d: d["scenario"].update(extra=1), "1: the scenario: .*extra"),
+        (0, lambda d: d["scenario"].update(playable=[0, 0, 0, 9]), "1: the scenario's playable"),
+        (0, lambda d: d["scenario"].update(step_limit=0), "1: the scenario's step_limit is 0"),
+        (
+            0,
+            lambda d: d["scenario"]["teams"][0].update(units=["zealott"]),
+            "1: unknown units .*zealott.*zealot",
+        ),
+        (0, lambda d: d["scenario"]["teams"][0].update(spawn=[1, 10**400]), "1: a team's spawn"),
+        (0, lambda d: d["scenario"]["teams"][0].update(units=["zealot"] * 600), "1: 605 units"),
+        (2, lambda d: d.update(orders=[None, None]), "3: side 0 must have orders"),
+        (2, lambda d: d.update(orders=[[[0, 0]] * 5, [[0, 0]] * 5]), "3: side 1 is builtin"),
+        (2, lambda d: d["orders"][0].pop(), "3: side 0 must have orders .* each of its 5"),
+        (
+            2,
+            lambda d: d["orders"][0].__setitem__(0, [0, 2**70]),
+            "3: side 0 has an order that is out of range",
+        ),
+        (2, lambda d: d["orders"][0].__setitem__(0, [13, 0]), "3: step 2 cannot be given: .*ABILITY"),
+        (2, lambda d: d.pop("checksum"), "3: a step: missing keys"),
+        (-1, lambda d: d.update(outcome="running"), "outcome is 'running'; it must be one of: win_0"),
+        (-1, lambda d: d.update(steps=1), "steps is 1, but"),
+    ],
+)
+def test_malformed_files_are_refused_with_file_and_line(
+    recorded: Path, line: int, change: Callable, message: str
+) -> None:
+    edit(recorded, line, change)
+    with pytest.raises(ReplayError, match=rf"battle\.jsonl:\d*{message}" if line >= 0 else message):
+        play_replay(recorded)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 2000, -2])
+def test_cut_off_files_are_refused(recorded: Path, keep: int) -> None:
+    recorded.write_bytes(recorded.read_bytes()[:keep])
+    with pytest.raises(ReplayError, match=r"battle\.jsonl:\d+: "):
+        read_replay(recorded)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\n", b"[]\n", b"[" * 100_000 + b"\n", b"{}\n"])
+def test_foreign_files_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(ReplayError, match=r"x:1: "):
+        read_replay(tmp_path / "x")
+
+
+def test_files_cut_at_a_line_are_refused(recorded: Path) -> None:
+    lines = recorded.read_text().splitlines(keepends=True)
+    for count in range(1, len(lines)):
+        recorded.write_text("".join(lines[:count]))
+        with pytest.raises(ReplayError, match=rf":{count}: "):
+            read_replay(recorded)
+
+
+def test_the_page_needs_nothing_from_anywhere_and_escapes_everything(recorded: Path, tmp_path: Path) -> None:
+    wicked = "</script><script>alert(1)</script>"
+    frames = [replace(frame, title=wicked, names=("<b>", "&")) for frame in play_replay(recorded)]
+    write_html(frames, tmp_path / "battle.html")
+    page = (tmp_path / "battle.html").read_text()
+    assert not re.search(r"(https?:)?//[\w.-]+\.\w|\bsrc=|\bhref=|@import|url\(|fetch\(|XMLHttpRequest", page)
+    assert page.count("<script") == page.count("</script>") == 2
+    assert wicked not in page
+    assert "&lt;/script&gt;" in page
+    data = json.loads(re.search(r'type="application/json">(.*?)</script>', page, re.DOTALL).group(1))
+    assert data["title"] == wicked
+    assert data["names"] == ["<b>", "&"]
+    assert len(data["frames"]) == len(frames)
+    np.testing.assert_allclose(data["frames"][-1]["position"], frames[-1].position, atol=0.006)
+
+
+# A browser of a few lines: elements that remember, a pen that refuses numbers that are none, a clock.
+BROWSER = """
+const page = require("fs").readFileSync(process.argv[1], "utf8");
+const data = page.match(/json">([^]*?)<\\/script>/)[1], code = page.match(/<script>([^]*?)<\\/script>/)[1];
+let strokes = 0, queue = [], elements = {};
+const pen = new Proxy({}, {
+  set: () => true,
+  get: (_, name) => (...numbers) => {
+    if (numbers.some(n => typeof n === "number" && !Number.isFinite(n))) throw new Error(name + numbers);
+    strokes += 1;
+  },
+});
+const element = id => elements[id] ??= {
+  on: {}, style: {}, clientWidth: 800, value: "1", textContent: id === "battle" ? data : "",
+  getContext: () => pen, addEventListener(name, listener) { this.on[name] = listener; },
+};
+const document = { getElementById: element, addEventListener() {} };
+const window = { innerHeight: 600, addEventListener() {} };
+new Function("document", "window", "requestAnimationFrame", code)(document, window, f => queue.push(f));
+for (let stamp = 0; queue.length; stamp += 50) queue.shift()(stamp);
+element("field").on.mousemove({ offsetX: 400, offsetY: 300 });
+console.log(JSON.stringify({ strokes, time: element("scrub").value, button: element("play").textContent }));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
+def test_the_page_plays_to_the_end(recorded: Path, tmp_path: Path) -> None:
+    frames = play_replay(recorded)
+    write_html(frames, tmp_path / "battle.html")
+    command = ["node", "-e", BROWSER, str(tmp_path / "battle.html")]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    assert said["strokes"] > 100 * len(frames)
+    assert said["time"] == pytest.approx(frames[-1].seconds, abs=1e-3)
+    assert said["button"] == "Play"
+
+
+def test_the_gif_has_every_frame_and_keeps_time(recorded: Path, tmp_path: Path) -> None:
+    frames = play_replay(recorded)[:6]
+    write_gif(frames, tmp_path / "battle.gif", between=1, width=320)
+    with Image.open(tmp_path / "battle.gif") as gif:
+        assert gif.n_frames == 11
+        durations = []
+        for k in range(gif.n_frames):
+            gif.seek(k)
+            durations.append(gif.info["duration"])
+    assert sum(durations[:-1]) == pytest.approx(5 * 8 / 22.4 * 1000, abs=10)
+    assert durations[-1] == 2000
+
+
+def test_exports_refuse_nothing_to_show(tmp_path: Path) -> None:
+    for write in (write_html, write_gif):
+        with pytest.raises(ValueError, match="no frame"):
+            write([], tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "page.html"
+    target.write_text("old")
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    frames = play_replay(recorded)[:1]
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_html(frames, target)
+    assert target.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", recorded.name}
+
+
+def test_outcomes_are_those_of_the_batch(tmp_path: Path) -> None:
+    assert record_battle(tmp_path / "a", "3m", (RandomAgent(), "builtin"), seed=0) is Outcome.WIN_1
