@@ -176,7 +176,7 @@ def _shuffle_of_python_3_10() -> Iterator[None]:
             j = int(source() * (i + 1))
             x[i], x[j] = x[j], x[i]
 
-    random.shuffle = shuffle_with_source  # no such argument in the stubs
+    random.shuffle = shuffle_with_source
     try:
         yield
     finally:
