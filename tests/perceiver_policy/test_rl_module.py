@@ -10,6 +10,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from torch.distributions import Categorical, kl_divergence
 
 from envs.unit_set import NUM_TARGET_VERBS, NUM_VERBS, action_space, observation_space
 from perceiver_policy.config import ConfigError
@@ -109,14 +110,13 @@ def test_distribution_against_torch():
     sizes = {"num_verbs": 3, "num_target_verbs": 1, "per_unit": True}
     logits, others = torch.randn(2, 6, 2, 3 + 4, generator=generator)
     distribution = OrderDistribution.from_logits(logits, **sizes)
-    verb, target = (torch.distributions.Categorical(logits=part) for part in logits.split([3, 4], -1))
+    verb, target = (Categorical(logits=part) for part in logits.split([3, 4], -1))
     orders = torch.tensor([2, 3]).expand(6, 2, 2)
-    torch.testing.assert_close(distribution.logp(orders), verb.log_prob(orders[..., 0]) + target.log_prob(orders[..., 1]))
+    log_prob = verb.log_prob(orders[..., 0]) + target.log_prob(orders[..., 1])
+    torch.testing.assert_close(distribution.logp(orders), log_prob)
     torch.testing.assert_close(distribution.entropy(), verb.entropy() + target.entropy())
-    other_verb, other_target = (torch.distributions.Categorical(logits=part) for part in others.split([3, 4], -1))
-    expected = torch.distributions.kl_divergence(verb, other_verb) + torch.distributions.kl_divergence(
-        target, other_target
-    )
+    other_verb, other_target = (Categorical(logits=part) for part in others.split([3, 4], -1))
+    expected = kl_divergence(verb, other_verb) + kl_divergence(target, other_target)
     torch.testing.assert_close(distribution.kl(OrderDistribution.from_logits(others, **sizes)), expected)
     joint = OrderDistribution.from_logits(logits, **sizes | {"per_unit": False})
     torch.testing.assert_close(joint.logp(orders), distribution.logp(orders).sum(-1))
@@ -139,13 +139,13 @@ def test_sampling_from_logits_is_refused():
 def test_sizes_come_from_the_spaces_and_must_be_theirs():
     spaces = observation_space(U, A, num_unit_types=9), action_space(U, A)
     assert policy_config(*spaces, {}).num_verbs == NUM_VERBS
-    with pytest.raises(ValueError, match="num_verbs 3.*14"):
+    with pytest.raises(ValueError, match=r"num_verbs 3.*14"):
         policy_config(*spaces, {"num_verbs": 3})
     with pytest.raises(ConfigError, match="num_latent"):
         policy_config(*spaces, {"encoder": {"num_latens": 3}})
     with pytest.raises(ValueError, match="9 unit types"):
         policy_config(*spaces, {"num_unit_types": 4})
-    with pytest.raises(ValueError, match="missing.*units"):
+    with pytest.raises(ValueError, match=r"missing.*units"):
         policy_config(gym.spaces.Box(0, 1, (3,)), spaces[1], {})
     with pytest.raises(ValueError, match="MultiDiscrete"):
         policy_config(spaces[0], gym.spaces.Discrete(3), {})

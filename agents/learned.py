@@ -1,0 +1,81 @@
+"""An exported policy as an agent, for any program::
+
+    agent = LearnedAgent("runs/3m/policy")
+    orders = agent.act(observation)  # one battle's observation, or a batch of them
+
+It needs torch and numpy, and never imports ray.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from numpy.typing import NDArray
+
+from agents.base import Observation, Orders
+from perceiver_policy.policy import ACTOR_KEYS, UnitSetPolicy
+from perceiver_policy.pretrained import load_policy
+
+UNITS_TOGETHER = 4096
+"""Units of all observations in one forward pass: what then passes between layers stays within the caches."""
+
+
+class LearnedAgent:
+    """Acts by a policy; leaves torch's threads and its global random state alone.
+
+    Args:
+        policy: an export's directory, or a policy in memory.
+        deterministic: the likeliest orders, instead of drawn ones.
+        seed: of the draws.
+        name: what results call it; default: the directory.
+        device: where the policy runs; one in memory is moved there.
+
+    Raises:
+        ExportError: the directory holds no policy that can be loaded.
+    """
+
+    def __init__(
+        self,
+        policy: str | Path | UnitSetPolicy,
+        *,
+        deterministic: bool = True,
+        seed: int = 0,
+        name: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if isinstance(policy, UnitSetPolicy):
+            self.policy = policy.to(device)
+            self.name = name or "policy"
+        else:
+            self.policy = load_policy(policy, device=device)
+            self.name = name or str(policy)
+        self.deterministic = deterministic
+        self._device = torch.device(device)
+        self._generator = torch.Generator(device=self._device)
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """Draw from ``seed`` from now on."""
+        self._generator.manual_seed(seed % 2**64)
+
+    @torch.inference_mode()
+    def act(self, observation: Observation) -> Orders:
+        """Orders (..., A, 2) for an observation with leading dimensions (...), none included."""
+        leading = observation["controlled_mask"].shape[:-1]
+        rows = {key: self._rows(observation[key], len(leading)) for key in ACTOR_KEYS}
+        count, num_units = rows["unit_mask"].shape
+        together = max(UNITS_TOGETHER // num_units, 1)
+        orders = [
+            self.policy.act(
+                {key: tensor[start : start + together] for key, tensor in rows.items()},
+                deterministic=self.deterministic,
+                generator=self._generator,
+            ).orders
+            for start in range(0, count, together)
+        ]
+        return torch.cat(orders).cpu().numpy().reshape(*leading, -1, 2)
+
+    def _rows(self, array: NDArray, leading: int) -> torch.Tensor:
+        """The array with all leading dimensions made one."""
+        return torch.as_tensor(array.reshape(-1, *array.shape[leading:]), device=self._device)

@@ -1,0 +1,1 @@
+"""Jobs: training with RLlib, evaluation, and the command line over them."""

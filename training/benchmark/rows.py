@@ -1,0 +1,55 @@
+"""A benchmark's row, and how a rate is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number, and that of a rival measured in the same run where there is one."""
+
+    name: str
+    unit: str
+    ours: float
+    spread: float
+    """Largest minus smallest of the repeats, over their median."""
+    command: str
+    rival: float | None = None
+    rival_name: str | None = None
+    ratio: float | None = None
+    """How many times better ours is; above 1 is better."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """With JSON types and the keys of a benchmark file."""
+        return asdict(self)
+
+
+def rates(work: Callable[[], int], *, seconds: float = 0.5, repeats: int = REPEATS) -> list[float]:
+    """Units of work a second, once a repeat, after a warm-up.
+
+    Args:
+        work: does some and returns how much.
+        seconds: least duration of a repeat.
+        repeats: how often.
+    """
+    work()
+    measured = []
+    for _ in range(repeats):
+        done, began = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - began) < seconds:
+            done += work()
+        measured.append(done / elapsed)
+    return measured
+
+
+def row(name: str, unit: str, repeats: Sequence[float], command: str) -> Row:
+    """The median of the repeats, with their spread."""
+    middle = median(repeats)
+    return Row(name, unit, middle, (max(repeats) - min(repeats)) / middle, command)

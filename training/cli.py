@@ -1,0 +1,67 @@
+"""The command line: ``perceiver-policy COMMAND ...``.
+
+Each command is a module of :mod:`training.commands` with ``Args``, a dataclass that is its options and their
+help, and ``run(args)``, which returns the exit code. Only the module of the command asked for is imported, so
+that ``perceiver-policy scenarios`` does not wait for torch.
+
+Exit codes: 0 done, 1 ran and found something wrong, 2 bad input (one line on standard error says what).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+import tyro
+
+from training.commands.door import door, nearest, refuse
+
+PROGRAM = "perceiver-policy"
+COMMANDS = {
+    "train": "train a policy, evaluate it, record a battle",
+    "evaluate": "how often an agent wins, with an interval",
+    "export": "a run's policy as a folder that loads anywhere",
+    "watch": "play or replay a battle into a web page and a GIF",
+    "scenarios": "what can be played; check a scenario file of your own",
+    "benchmark": "measure the engine, the network and training",
+    "doctor": "is everything there, and what to do next",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments after the program's name; default: those of this process.
+
+    Returns:
+        The exit code, see the module docstring.
+
+    Raises:
+        SystemExit: with code 2, the input is bad; with code 0, help was asked for.
+    """
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
+    if name in ("", "-h", "--help"):
+        print(_help())
+        return 0 if name else 2
+    if name == "--version":
+        print(PROGRAM, metadata.version(PROGRAM))
+        return 0
+    if name not in COMMANDS:
+        refuse(f"no command {name!r}; {nearest(name, COMMANDS)}")
+    command = importlib.import_module(f"training.commands.{name}")
+    with door():  # dataclasses check their own values
+        args = tyro.cli(command.Args, prog=f"{PROGRAM} {name}", args=rest)
+    return command.run(args)
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())
+    more = f"{PROGRAM} COMMAND --help lists a command's options."
+    return f"usage: {PROGRAM} COMMAND [OPTIONS]\n\n{commands}\n\n{more}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands, a module each: ``Args``, its options, and ``run(args)``; ``training/cli.py`` picks one."""

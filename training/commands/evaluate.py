@@ -1,0 +1,83 @@
+"""``perceiver-policy evaluate``: how often an agent wins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from agents import load_agent, load_opponent
+from envs.battle.whole_file import write_whole
+from envs.scenarios import load_scenario
+from training.commands.door import door, require_writable
+from training.evaluate import EvaluationResult, evaluate
+from training.results import result_table
+
+
+@dataclass(frozen=True)
+class Args:
+    """Play battles and report the win rate with its Wilson 95 % interval.
+
+    Timeouts and draws are no wins. On symmetric scenarios every seed is played from both sides.
+    """
+
+    agent: str
+    """scripted:NAME, or the folder of an exported policy or of a run."""
+    opponent: str = "builtin"
+    """builtin (the engine's attack-move), scripted:NAME, or a folder as for --agent."""
+    scenario: str = "3m"
+    """A scenario's name, or the path of a scenario file."""
+    games: int = 1000
+    """Battles to play."""
+    seed: int = 0
+    """From which the battles' seeds derive."""
+    orders: Literal["greedy", "sampled"] = "greedy"
+    """What learned policies do: the likeliest orders, or drawn ones."""
+    control: Literal["team", "unit"] = "team"
+    """One observer commands a team, or each unit sees and acts for itself."""
+    sides: Literal["auto", "first"] = "auto"
+    """Swap sides where the scenario is symmetric, or let the agent play the first side only."""
+    threads: int = 1
+    """Threads of the engine."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where to write the result; the file appears whole or not at all."""
+
+
+def run(args: Args) -> int:
+    """Evaluate, print, and write the result."""
+    with door():
+        require_writable(args.json)
+        scenario = load_scenario(args.scenario)
+        greedy = args.orders == "greedy"
+        agent = load_agent(args.agent, deterministic=greedy)
+        opponent = load_opponent(args.opponent, deterministic=greedy)
+        for name in ("games", "threads"):
+            if getattr(args, name) < 1:
+                raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
+        if args.seed < 0:
+            raise ValueError(f"--seed is {args.seed}; it must not be negative")
+    result = evaluate(
+        agent,
+        opponent,
+        scenario,
+        games=args.games,
+        seed=args.seed,
+        control=args.control,
+        swap_sides=False if args.sides == "first" else None,
+        num_threads=args.threads,
+    )
+    title = f"{result.scenario} on the embedded simulator, {result.games} battles against {result.opponent}"
+    Console().print(result_table(title, {result.agent: result}))
+    if args.json is not None:
+        write_whole(args.json, _as_json(result).encode())
+    return 0
+
+
+def _as_json(result: EvaluationResult) -> str:
+    content: dict[str, Any] = result.to_dict() | {"command": " ".join(["perceiver-policy", *sys.argv[1:]])}
+    return json.dumps(content, indent=2) + "\n"

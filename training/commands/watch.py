@@ -1,0 +1,60 @@
+"""``perceiver-policy watch``: a battle as a web page and a GIF."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from agents import load_agent
+from agents.roster import BUILTIN
+from envs.battle.replay import read_replay, record_battle
+from envs.scenarios import load_scenario
+from training.battle_record import show_replay
+from training.commands.door import door
+
+
+@dataclass(frozen=True)
+class Args:
+    """Play a battle, or take a recorded one, and write replay.jsonl, battle.html and battle.gif.
+
+    The web page plays anywhere and loads nothing; the replay is simulated again exactly.
+    """
+
+    replay: tyro.conf.Positional[Path | None] = None
+    """A recorded battle to show; without one, a battle is played."""
+    agent: str = "scripted:kite"
+    """Who plays the first side: scripted:NAME, or the folder of an exported policy or of a run."""
+    opponent: str = BUILTIN
+    """Who plays the second side: builtin, scripted:NAME, or a folder."""
+    scenario: str = "3s_vs_5z"
+    """A scenario's name, or the path of a scenario file."""
+    seed: int = 0
+    """The battle's seed."""
+    out: Path = Path("battle")
+    """The folder to write to; made if need be."""
+
+
+def run(args: Args) -> int:
+    """Play or replay, and write the files."""
+    with door():
+        if args.replay is not None:
+            recorded = read_replay(args.replay)
+            recorded.play()
+        else:
+            scenario = load_scenario(args.scenario)
+            first = BUILTIN if args.agent == BUILTIN else load_agent(args.agent)
+            second = BUILTIN if args.opponent == BUILTIN else load_agent(args.opponent)
+            if not 0 <= args.seed < 2**64:
+                raise ValueError(f"--seed is {args.seed}; it must be from 0 to 2**64 - 1")
+        args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "replay.jsonl"
+    if args.replay is None:
+        record_battle(path, scenario, (first, second), seed=args.seed)
+    elif args.replay.resolve() != path.resolve():
+        shutil.copyfile(args.replay, path)
+    shown = show_replay(path)
+    print(f"{shown.title}: {shown.ending}\n{shown.page}\n{shown.gif}\n{path}")
+    return 0

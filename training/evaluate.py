@@ -1,0 +1,302 @@
+"""How often an agent wins, with an interval, on battles whose seeds are set beforehand.
+
+    result = evaluate(load_agent("scripted:kite"), None, "3s_vs_5z", games=1000)
+    print(result.win_rate, result.wilson_low, result.wilson_high)
+
+Every battle counts once: which ones are played never depends on how long they take. On a symmetric scenario
+every seed is played twice, the sides swapped, so that neither spawn counts in an agent's favour. A timeout
+is no win for anybody; neither is a draw (both teams gone in the same game loop).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from agents.base import Agent
+from agents.roster import BUILTIN
+from envs.battle.batch import AutoReset, BattleBatch, Control, Outcome
+from envs.scenarios import Scenario, load_scenario
+from envs.units import unit_table_hash
+
+CONFIDENCE = 0.95
+UNITS_TOGETHER = 16384
+"""Units of all battles stepped together; bounds memory."""
+_SEED_STREAM = 0x6576616C  # "eval": these battles are not those a training run with the same seed meets
+_VERSIONED = ("perceiver-policy", "torch", "numpy", "numba")
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Battles played by an agent against an opponent, and what they amount to."""
+
+    scenario: str
+    agent: str
+    opponent: str
+    seed: int
+    """From which the battles' seeds derive."""
+    control: Control
+    """Whether a team or each unit of it observed and commanded."""
+    deterministic: bool
+    """Whether the agent takes the likeliest orders or draws them."""
+    outcomes: NDArray[np.int8]
+    """(games,) as the agent's side sees it: WIN_0 a win, WIN_1 a loss, DRAW, TIMEOUT."""
+    side: NDArray[np.int8]
+    """(games,) the side the agent played."""
+    battle_seeds: NDArray[np.uint64]
+    """(games,)"""
+    lengths: NDArray[np.int32]
+    """(games,) steps."""
+    returns: NDArray[np.float32]
+    """(games,) the agent's sum of rewards."""
+
+    @property
+    def games(self) -> int:
+        """Battles played: wins + draws + timeouts + losses."""
+        return len(self.outcomes)
+
+    @property
+    def wins(self) -> int:
+        """Battles the agent won."""
+        return int((self.outcomes == Outcome.WIN_0).sum())
+
+    @property
+    def losses(self) -> int:
+        """Battles the opponent won."""
+        return int((self.outcomes == Outcome.WIN_1).sum())
+
+    @property
+    def draws(self) -> int:
+        """Battles in which both teams were gone."""
+        return int((self.outcomes == Outcome.DRAW).sum())
+
+    @property
+    def timeouts(self) -> int:
+        """Battles that hit the step limit."""
+        return int((self.outcomes == Outcome.TIMEOUT).sum())
+
+    @property
+    def win_rate(self) -> float:
+        """Wins over all battles."""
+        return self.wins / self.games
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The win rate's Wilson 95 % interval."""
+        return wilson(self.wins, self.games)
+
+    @property
+    def wilson_low(self) -> float:
+        """Lower end of :attr:`interval`."""
+        return self.interval[0]
+
+    @property
+    def wilson_high(self) -> float:
+        """Upper end of :attr:`interval`."""
+        return self.interval[1]
+
+    def on_side(self, side: int) -> tuple[int, int]:
+        """(wins, games) of the battles in which the agent played this side."""
+        played = self.side == side
+        return int((self.outcomes[played] == Outcome.WIN_0).sum()), int(played.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a result file: JSON types only, with what it takes to play the same battles again."""
+        per_side = {}
+        for side, name in ((0, "first"), (1, "second")):
+            wins, games = self.on_side(side)
+            if games:
+                low, high = wilson(wins, games)
+                counts = {"wins": wins, "games": games, "win_rate": wins / games}
+                per_side[name] = counts | {"wilson_low": low, "wilson_high": high}
+        return {
+            "win_rate": self.win_rate,
+            "wilson_low": self.wilson_low,
+            "wilson_high": self.wilson_high,
+            "wins": self.wins,
+            "draws": self.draws,
+            "timeouts": self.timeouts,
+            "losses": self.losses,
+            "games": self.games,
+            "scenario": self.scenario,
+            "agent": self.agent,
+            "opponent": self.opponent,
+            "control": self.control.value,
+            "orders": "greedy" if self.deterministic else "sampled",
+            "sides": per_side,
+            "mean_length_steps": float(self.lengths.mean()),
+            "mean_return": float(self.returns.mean()),
+            "seed": self.seed,
+        } | provenance()
+
+
+def provenance() -> dict[str, Any]:
+    """What a win rate depends on beside the agents: the backend, its unit table, and versions."""
+    versions = {"python": platform.python_version()}
+    for package in _VERSIONED:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+            versions[package] = "not installed"
+    return {"backend": "embedded", "unit_table": unit_table_hash(), "versions": versions}
+
+
+def wilson(wins: int, games: int) -> tuple[float, float]:
+    """The Wilson 95 % interval of a win rate (Wilson 1927, JASA 22)."""
+    interval = binomtest(wins, games).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def paired_p_value(first: EvaluationResult, second: EvaluationResult) -> float:
+    """Exact McNemar test of two agents on the same battles: two-sided p of their winning equally often.
+
+    Only battles that one wins and the other does not tell them apart: of n of them, k of one kind is as
+    likely as tossing a coin n times.
+
+    Raises:
+        ValueError: the two did not play the same battles.
+    """
+    same = (
+        first.scenario == second.scenario
+        and np.array_equal(first.battle_seeds, second.battle_seeds)
+        and np.array_equal(first.side, second.side)
+    )
+    if not same:
+        raise ValueError("a paired test needs the same scenario, games, seed and sides")
+    won_first, won_second = first.outcomes == Outcome.WIN_0, second.outcomes == Outcome.WIN_0
+    only_first, only_second = int((won_first & ~won_second).sum()), int((won_second & ~won_first).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def evaluate(
+    agent: Agent,
+    opponent: Agent | None,
+    scenario: Scenario | str,
+    *,
+    games: int = 1000,
+    seed: int = 0,
+    control: Control | str = Control.TEAM,
+    swap_sides: bool | None = None,
+    num_threads: int = 1,
+) -> EvaluationResult:
+    """Play ``games`` battles.
+
+    Args:
+        agent: whose win rate it is; reset with ``seed`` first.
+        opponent: the other side; None for the engine's own enemy. Reset with ``seed + 1``.
+        scenario: a scenario, the name of a shipped one, or the path of a YAML file.
+        games: battles, at least 1.
+        seed: from which the battles' seeds derive; not negative. The first n seeds are the same for any
+            number of games.
+        control: one observer a team, or one a unit; for both sides.
+        swap_sides: play each seed from both sides (with an odd number of games, the last only from the
+            first); default: where the scenario is symmetric.
+        num_threads: threads of the engine.
+
+    Raises:
+        ValueError: an argument is out of range, or sides are to be swapped and the teams differ.
+        ScenarioError: the scenario is unknown or wrong.
+    """
+    scenario = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
+    control = Control(control)
+    if games < 1:
+        raise ValueError(f"games is {games}; it must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must not be negative")
+    if swap_sides is None:
+        swap_sides = scenario.symmetric
+    elif swap_sides and not scenario.symmetric:
+        raise ValueError(f"scenario {scenario.name!r} is not symmetric; its sides cannot be swapped")
+    agent.reset(seed)
+    if opponent is not None:
+        opponent.reset(seed + 1)
+    sequence = np.random.SeedSequence([seed, _SEED_STREAM])
+    per_side = [(games + 1) // 2, games // 2] if swap_sides else [games, 0]
+    seeds = sequence.generate_state(per_side[0], np.uint64).astype(np.uint64)
+    together = max(UNITS_TOGETHER // scenario.num_units, 1)
+    waves = []
+    for side, count in enumerate(per_side):
+        for start in range(0, count, together):
+            wave = seeds[start : min(start + together, count)]
+            waves.append(_play(agent, opponent, scenario, control, side, wave, num_threads))
+    outcomes, sides, battle_seeds, lengths, returns = (
+        np.concatenate(column) for column in zip(*waves, strict=True)
+    )
+    return EvaluationResult(
+        scenario=scenario.name,
+        agent=agent.name,
+        opponent=BUILTIN if opponent is None else opponent.name,
+        seed=seed,
+        control=control,
+        deterministic=agent.deterministic,
+        outcomes=outcomes,
+        side=sides,
+        battle_seeds=battle_seeds,
+        lengths=lengths,
+        returns=returns,
+    )
+
+
+def _play(
+    agent: Agent,
+    opponent: Agent | None,
+    scenario: Scenario,
+    control: Control,
+    side: int,
+    seeds: NDArray[np.uint64],
+    num_threads: int,
+) -> tuple[NDArray, ...]:
+    """Play one battle a seed, the agent on ``side``: outcomes, sides, seeds, lengths, returns."""
+    players: list[Agent | None] = [agent, opponent] if side == 0 else [opponent, agent]
+    batch = BattleBatch(
+        scenario,
+        len(seeds),
+        builtin=(players[0] is None, players[1] is None),
+        control=control,
+        auto_reset=AutoReset.OFF,
+        num_threads=num_threads,
+    )
+    batch.reset(seeds)
+    orders = [
+        None if player is None else np.zeros((len(seeds), size, 2), np.int64)
+        for player, size in zip(players, batch.team_sizes, strict=True)
+    ]
+    running = np.ones(len(seeds), np.bool_)
+    while running.any():
+        for player, observation, given in zip(players, batch.observations, orders, strict=True):
+            if player is not None and observation is not None and given is not None:
+                answered = player.act(_rows(observation, running))
+                given[running] = answered.reshape(-1, *given.shape[1:])
+        result = batch.step(orders[0], orders[1])
+        running = ~result.done
+    outcomes = result.outcome.copy()
+    if side == 1:
+        outcomes = _SWAPPED[outcomes]
+    return (
+        outcomes,
+        np.full_like(outcomes, side),
+        seeds,
+        result.length.copy(),
+        result.episode_return[:, side].copy(),
+    )
+
+
+_SWAPPED = np.array([Outcome.RUNNING, Outcome.WIN_1, Outcome.WIN_0, Outcome.DRAW, Outcome.TIMEOUT], np.int8)
+"""Outcomes as the second side sees them."""
+
+
+def _rows(observation: Mapping[str, NDArray], chosen: NDArray[np.bool_]) -> dict[str, NDArray]:
+    """The observations of the chosen battles; finished ones need no orders."""
+    if chosen.all():
+        return dict(observation)
+    return {key: array[chosen] for key, array in observation.items()}

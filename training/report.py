@@ -1,0 +1,142 @@
+"""What a finished run is told and shows: win rates beside every script's, and a battle to look at.
+
+All agents play the same battles, none of which training has seen. The run folder gets ``result.json`` (the
+policy's greedy result, with sampled orders, scripts and other scenarios beside it), ``replay.jsonl``,
+``battle.html`` and ``battle.gif``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from agents.base import Agent
+from agents.learned import LearnedAgent
+from agents.roster import BUILTIN, load_opponent
+from agents.scripted import SCRIPTS, ScriptedAgent
+from envs.battle.batch import Control
+from envs.battle.replay import record_battle
+from envs.battle.whole_file import write_whole
+from envs.scenarios import load_scenario
+from training.battle_record import ShownBattle, show_replay
+from training.evaluate import EvaluationResult, evaluate, paired_p_value
+from training.results import result_table
+
+ELSEWHERE = ("3m", "8m", "27m_vs_30m")
+"""Scenarios that every policy is tried on, whatever it was trained on."""
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished run in numbers."""
+
+    greedy: EvaluationResult
+    sampled: EvaluationResult
+    scripts: dict[str, EvaluationResult]
+    """Every script on the same battles, by name."""
+    elsewhere: dict[str, EvaluationResult]
+    """The same weights on other scenarios against the built-in enemy, by scenario."""
+
+    @property
+    def best_script(self) -> str:
+        """The script that wins most."""
+        return max(self.scripts, key=lambda name: self.scripts[name].wins)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``result.json``: the greedy result, and the others under keys of their own."""
+        return self.greedy.to_dict() | {
+            "sampled": _summary(self.sampled),
+            "scripts": {
+                name: _summary(result) | {"paired_p_value": paired_p_value(self.greedy, result)}
+                for name, result in self.scripts.items()
+            },
+            "other_scenarios": {name: _summary(result) for name, result in self.elsewhere.items()},
+        }
+
+
+def finish_run(
+    run_dir: Path,
+    *,
+    scenario: str,
+    opponent: str = BUILTIN,
+    control: Control | str = Control.TEAM,
+    games: int = 1000,
+    seed: int = 0,
+    command: str = "",
+    training: dict[str, Any] | None = None,
+    console: Console | None = None,
+) -> Report:
+    """Evaluate the policy in ``run_dir/policy``, record a battle, print and write what came out.
+
+    Args:
+        run_dir: the run's folder.
+        scenario, opponent, control: what was trained on.
+        games: battles of each evaluation.
+        seed: of the evaluations.
+        command: what produced the run, for the result file.
+        training: anything JSON about the training, for the result file.
+        console: where to print; default: standard output.
+
+    Raises:
+        ExportError: there is no policy that can be loaded.
+    """
+    console = console or Console()
+    policy = LearnedAgent(run_dir / "policy").policy
+    greedy = LearnedAgent(policy, name="policy")
+    sampled = LearnedAgent(policy, name="policy", deterministic=False)
+
+    def play(agent: Agent, on: str, against: Agent | None) -> EvaluationResult:
+        return evaluate(agent, against, on, games=games, seed=seed, control=control)
+
+    with console.status(f"playing {games} battles with every agent"):
+        against = load_opponent(opponent)
+        report = Report(
+            greedy=play(greedy, scenario, against),
+            sampled=play(sampled, scenario, against),
+            scripts={name: play(ScriptedAgent(name), scenario, against) for name in SCRIPTS},
+            elsewhere={name: play(greedy, name, None) for name in ELSEWHERE if name != scenario},
+        )
+        shown = _record(run_dir, scenario, greedy, against)
+    _print(console, report, run_dir, shown)
+    content = report.to_dict() | {"command": command, "training": training or {}}
+    write_whole(run_dir / RESULT_FILE, (json.dumps(content, indent=2) + "\n").encode())
+    return report
+
+
+def _record(run_dir: Path, scenario: str, agent: Agent, opponent: Agent | None) -> ShownBattle:
+    path = run_dir / "replay.jsonl"
+    record_battle(path, load_scenario(scenario), (agent, opponent or BUILTIN), seed=0)
+    return show_replay(path)
+
+
+def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) -> None:
+    greedy, best = report.greedy, report.scripts[report.best_script]
+    rows = {"policy, greedy orders": greedy, "policy, sampled orders": report.sampled}
+    rows |= {f"scripted:{name}": result for name, result in report.scripts.items()}
+    title = (
+        f"{greedy.scenario} on the embedded simulator, {greedy.games} fresh battles against {greedy.opponent}"
+    )
+    console.print(result_table(title, rows))
+    title = f"The same weights on other scenarios, {greedy.games} battles against {BUILTIN}"
+    console.print(result_table(title, report.elsewhere))
+    above = greedy.wilson_low > best.wilson_high
+    verdict = "lies above" if above else "does not lie above"
+    lines = [
+        f"The policy's interval {verdict} that of the best script, {report.best_script}.",
+        f"result   {run_dir / RESULT_FILE}",
+        f"policy   {run_dir / 'policy'}",
+        f"battle   {shown.page} and {shown.gif.name}: {shown.ending}",
+        f"curves   tensorboard --logdir {run_dir / 'tensorboard'}",
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _summary(result: EvaluationResult) -> dict[str, Any]:
+    keys = ("win_rate", "wilson_low", "wilson_high", "wins", "draws", "timeouts", "losses", "games")
+    full = result.to_dict()
+    return {key: full[key] for key in keys}

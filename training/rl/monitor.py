@@ -1,0 +1,145 @@
+"""What a person sees of a training run: a progress display in the terminal, curves in TensorBoard."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from torch.utils.tensorboard import SummaryWriter
+
+_LINE_INTERVAL_S = 10.0
+
+
+class IterationReport(NamedTuple):
+    """One iteration in numbers; NaN where it has none (no battle ended, say)."""
+
+    env_steps: int  # of the whole run
+    steps_per_second: float  # of this iteration
+    win_rate: float
+    episode_return: float
+    episode_length: float
+    entropy: float
+    kl: float
+    explained_variance: float
+    illegal_orders: int
+
+
+class Verdict(Protocol):
+    """What an evaluation says, as :class:`training.evaluate.EvaluationResult` does."""
+
+    @property
+    def games(self) -> int:
+        """Battles played."""
+
+    @property
+    def wins(self) -> int:
+        """Battles won."""
+
+    @property
+    def win_rate(self) -> float:
+        """Wins over battles."""
+
+    @property
+    def wilson_low(self) -> float:
+        """Lower end of its 95 % interval."""
+
+    @property
+    def wilson_high(self) -> float:
+        """Upper end of its 95 % interval."""
+
+
+class Monitor:
+    """Shows reports while it is entered, and writes them as curves over environment steps.
+
+    On a terminal it is one live line; elsewhere (a log file, CI) a line every ten seconds.
+
+    Args:
+        tensorboard: folder of the event files; a resumed run adds to them.
+        console: where to print.
+        first_step: steps of the run so far; events past them, of a run that was cut off, no longer count.
+    """
+
+    def __init__(self, tensorboard: Path, console: Console, first_step: int) -> None:
+        self.console = console
+        self._writer = SummaryWriter(str(tensorboard), purge_step=first_step + 1 if first_step else None)
+        self._display = Progress(
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task = self._display.add_task("starting", total=1.0)
+        self._greedy = "–"
+        self._next_line = time.monotonic() + _LINE_INTERVAL_S
+
+    def __enter__(self) -> Monitor:
+        self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+        self._writer.close()
+
+    def iteration(self, report: IterationReport, *, fraction: float, seconds_left: float | None) -> None:
+        """Show and write an iteration.
+
+        Args:
+            report: the numbers.
+            fraction: of the budget that is spent, 0 to 1.
+            seconds_left: until the budget is spent at this speed; None if there is no budget.
+        """
+        for name, value in report._asdict().items():
+            if name in _CURVES and not math.isnan(value):
+                self._writer.add_scalar(_CURVES[name], value, report.env_steps)
+        left = "no limit" if seconds_left is None else f"{_minutes(seconds_left)} left"
+        won = "–" if math.isnan(report.win_rate) else f"{report.win_rate:.0%}"
+        line = (
+            f"{report.env_steps:,} steps  {report.steps_per_second:,.0f}/s  won {won} "
+            f"(greedy {self._greedy})  entropy {report.entropy:.2f}  {left}"
+        )
+        self._display.update(self._task, completed=fraction, description=line)
+        if not self.console.is_terminal and time.monotonic() >= self._next_line:
+            self.console.print(line, highlight=False)
+            self._next_line = time.monotonic() + _LINE_INTERVAL_S
+
+    def evaluation(self, verdict: Verdict, env_steps: int) -> None:
+        """Show and write an evaluation."""
+        self._greedy = f"{verdict.win_rate:.1%}"
+        self._writer.add_scalar("evaluation/win_rate", verdict.win_rate, env_steps)
+        self._writer.add_scalar("evaluation/wilson_low", verdict.wilson_low, env_steps)
+        self._writer.add_scalar("evaluation/wilson_high", verdict.wilson_high, env_steps)
+        self.console.print(
+            f"{env_steps:,} steps: {verdict.wins} of {verdict.games} greedy battles won, "
+            f"{verdict.win_rate:.1%} [{verdict.wilson_low:.1%}, {verdict.wilson_high:.1%}]",
+            highlight=False,
+            markup=False,
+        )
+
+    def flush(self) -> None:
+        """Bring the curves to disk."""
+        self._writer.flush()
+
+
+_CURVES = {
+    "steps_per_second": "rollout/steps_per_second",
+    "win_rate": "rollout/win_rate",
+    "episode_return": "rollout/episode_return",
+    "episode_length": "rollout/episode_length",
+    "illegal_orders": "rollout/illegal_orders",
+    "entropy": "learner/entropy",
+    "kl": "learner/approximate_kl",
+    "explained_variance": "learner/explained_variance",
+}
+
+
+def _minutes(seconds: float) -> str:
+    whole = max(int(seconds), 0)
+    return f"{whole // 60}:{whole % 60:02d}"
