@@ -11,8 +11,8 @@ tells and nothing else.
     focus-fire    attack the weakest enemy in reach, with no more of us than it takes to kill it
     kite          focus-fire, but keep away from enemies of shorter range while the weapon cools down
 
-The last three attack-move while they have no target, and advance together: who is ahead of the others waits
-for them. They do not disturb an attack that has begun.
+The last three attack-move until an enemy is seen and then close in on the closest, together: who is ahead of
+the others waits for them. They do not disturb an attack that has begun.
 
 Kiting's numbers were tuned on 3s_vs_5z and are frozen: a baseline that moves is none.
 """
@@ -44,9 +44,9 @@ Script: TypeAlias = Callable[[Observation, np.random.Generator], Orders]
 Floats: TypeAlias = NDArray[np.float32]
 Bools: TypeAlias = NDArray[np.bool_]
 
-REACH = 0.5
+REACH = 0.2
 """Steps of walking from which an enemy counts as in reach: there is time to shoot in the same step."""
-LINE_DEPTH = 0.5
+LINE_DEPTH = 0.7
 """Map cells, times the square root of the team's size, that a unit may be ahead of the last one: as deep as a
 formation is."""
 MIN_DAMAGE = 0.5
@@ -56,12 +56,12 @@ KITE_RANGE_ADVANTAGE = 0.5
 """Map cells by which our range must exceed an enemy's for us to keep away from it."""
 KITE_READY = 4.0
 """Game loops of cooldown below which a unit thinks of attacking rather than of getting away."""
-KITE_SAFE = 1.5
+KITE_SAFE = 1.25
 """Map cells an enemy must be short of reaching us for a ready unit to stand and shoot."""
-KITE_FAR = 3.0
+KITE_FAR = 4.0
 """Map cells an enemy must be short of reaching us for a unit that is not ready to stay where it is."""
-KITE_LOOKAHEAD = 4.0
-"""Map cells ahead at which directions are compared."""
+KITE_LOOKAHEAD = 2.0
+"""Map cells ahead at which directions are compared: as far as a move order leads."""
 KITE_COMRADES = 0.3
 """How much comrades repel, next to enemies: units that flee together get in each other's way."""
 KITE_POWER = 3.0
@@ -151,8 +151,8 @@ def focus_fire(observation: Observation, _: np.random.Generator) -> Orders:
 def kite(observation: Observation, _: np.random.Generator) -> Orders:
     """Focus-fire, but keep away from enemies of shorter range.
 
-    A unit whose weapon is ready shoots if no such enemy could get at it meanwhile, or goes after the closest
-    one; one whose weapon cools down keeps its distance. Where nobody has shorter range this is focus-fire.
+    A unit whose weapon is ready shoots if no such enemy could get at it meanwhile; one whose weapon cools
+    down keeps its distance. Where nobody has shorter range this is focus-fire.
     """
     situation = Situation(observation)
     targets = _assign_targets(situation)
@@ -164,8 +164,7 @@ def kite(observation: Observation, _: np.random.Generator) -> Orders:
     )
     if not chaser.any():
         return _attack(situation, targets)
-    pursues = (targets < 0) & chaser.any(-1)
-    orders = _attack(situation, np.where(pursues, situation.closest, targets))
+    orders = _attack(situation, targets)
     short_of_us = np.where(chaser, situation.gap - reach, np.inf).min(-1)
     keep = np.where(situation.cooldown <= KITE_READY, KITE_SAFE, KITE_FAR)
     escape = _escape(situation, chaser)
@@ -240,7 +239,7 @@ def _attack(situation: Situation, target: NDArray[np.int64]) -> Orders:
 
 
 def _assign_targets(situation: Situation) -> NDArray[np.int64]:
-    """(..., A) target rows, -1 where nothing is in reach.
+    """(..., A) target rows: the closest where nothing is in reach, -1 where nothing can be attacked.
 
     Unit by unit: of the enemies in reach that the volleys assigned so far leave alive, the one with the least
     health and shield for how many of us reach it. Only volleys that can fall within this step count; bonus
@@ -251,7 +250,7 @@ def _assign_targets(situation: Situation) -> NDArray[np.int64]:
     armor = situation.rows("armor")[..., None, :]
     damage = np.maximum(situation.own("volley")[..., None] - armor, MIN_DAMAGE)
     damage = np.where((situation.cooldown < LOOPS_PER_STEP)[..., None], damage, 0.0)
-    targets: NDArray[np.int64] = np.full(situation.cooldown.shape, -1, np.int64)
+    targets = situation.closest.copy()
     rows = np.arange(left.shape[-1])
     for slot in range(targets.shape[-1]):
         reachable = situation.in_reach[..., slot, :]
@@ -259,7 +258,7 @@ def _assign_targets(situation: Situation) -> NDArray[np.int64]:
         candidates = np.where(unfinished.any(-1, keepdims=True), unfinished, reachable)
         weakest = np.where(candidates, left / reached_by, np.inf).argmin(-1)
         shoots: Bools = np.any(reachable, axis=-1, keepdims=True)
-        targets[..., slot] = np.where(shoots[..., 0], weakest, -1)
+        targets[..., slot] = np.where(shoots[..., 0], weakest, targets[..., slot])
         hit: Bools = np.equal(rows, np.expand_dims(weakest, -1)) & shoots
         left = left - np.where(hit, damage[..., slot, :], 0.0)
     return targets

@@ -19,7 +19,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -34,7 +34,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be built; the message names the key, the value and the allowed ones."""
 
 
-class Critic(str, Enum):
+class Critic(StrEnum):
     """What the value is computed from."""
 
     OBSERVATION = "observation"  # what the actor sees, sharing the actor's latents

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from perceiver_policy import config as configuration
 from perceiver_policy.policy import UnitSetPolicy
@@ -62,7 +62,7 @@ def save_policy(
         export = workspace / "new"
         export.mkdir()
         configuration.save(policy.config, export / CONFIG_FILE)
-        save_file(weights, export / WEIGHTS_FILE, metadata=header)
+        (export / WEIGHTS_FILE).write_bytes(save(weights, metadata=header))
         if directory.exists():
             directory.replace(workspace / "old")
         export.replace(directory)

@@ -69,7 +69,7 @@ def _guarded(examination: Callable[[], Check]) -> Check:
         return examination()
     except Exception as error:
         name = examination.__name__.removeprefix("_")
-        return Check(name, Status.BAD, f"{type(error).__name__}: {error}", "make setup")
+        return Check(f"{name} works", Status.BAD, f"{type(error).__name__}: {error}", "make setup")
 
 
 def _python() -> Check:

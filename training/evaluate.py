@@ -24,6 +24,7 @@ from scipy.stats import binomtest
 from agents.base import Agent
 from agents.roster import BUILTIN
 from envs.battle.batch import AutoReset, BattleBatch, Control, Outcome
+from envs.battle.compiled import engine_digest
 from envs.scenarios import Scenario, load_scenario
 from envs.units import unit_table_hash
 
@@ -146,7 +147,12 @@ def provenance() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # run from a source tree that was never installed
             versions[package] = "not installed"
-    return {"backend": "embedded", "unit_table": unit_table_hash(), "versions": versions}
+    return {
+        "backend": "embedded",
+        "engine": engine_digest(),
+        "unit_table": unit_table_hash(),
+        "versions": versions,
+    }
 
 
 def wilson(wins: int, games: int) -> tuple[float, float]:

@@ -116,7 +116,7 @@ def _record(run_dir: Path, scenario: str, agent: Agent, opponent: Agent | None) 
 
 def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) -> None:
     greedy, best = report.greedy, report.scripts[report.best_script]
-    rows = {"policy, greedy orders": greedy, "policy, sampled orders": report.sampled}
+    rows = {"policy, greedy": greedy, "policy, sampled": report.sampled}
     rows |= {f"scripted:{name}": result for name, result in report.scripts.items()}
     title = (
         f"{greedy.scenario} on the embedded simulator, {greedy.games} fresh battles against {greedy.opponent}"

@@ -41,7 +41,8 @@ class TrainConfig:
     run_dir: Path = Path("runs/train")
     """Folder of the run: configuration, TensorBoard events, checkpoints, exported policy."""
     resume: bool = False
-    """Go on with the run in run_dir, with its settings. Only the budget is taken from this call."""
+    """Go on with the run in run_dir, with its settings. Only the budget is taken from this call. RLlib's
+    checkpoints are pickles: resume runs of your own, not folders from elsewhere."""
 
     time_limit_s: float | None = None
     """Budget: seconds this call may train, evaluations included."""

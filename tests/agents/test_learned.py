@@ -1,0 +1,118 @@
+"""An export acts as the policy it was made from, for single and batched observations, without ray."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agents.learned import LearnedAgent
+from agents.roster import load_agent, load_opponent
+from envs.battle.batch import BattleBatch
+from envs.unit_set import validate_orders
+from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig
+from perceiver_policy.pretrained import ExportError, save_policy
+
+
+@pytest.fixture
+def policy() -> UnitSetPolicy:
+    torch.manual_seed(0)
+    policy = UnitSetPolicy(UnitSetPolicyConfig())
+    with torch.no_grad():
+        for parameter in policy.order_head.parameters():
+            parameter.normal_(std=0.4)
+    return policy.eval()
+
+
+@pytest.fixture
+def export(policy: UnitSetPolicy, tmp_path: Path) -> Path:
+    save_policy(policy, tmp_path / "run" / "policy")
+    return tmp_path / "run" / "policy"
+
+
+def test_acts_as_the_policy_does(policy: UnitSetPolicy, export: Path) -> None:
+    observation = BattleBatch("2s3z", 6).observations[0]
+    tensors = {key: torch.from_numpy(array) for key, array in observation.items()}
+    expected = policy.act(tensors, deterministic=True).orders.numpy()
+    np.testing.assert_array_equal(LearnedAgent(export).act(observation), expected)
+
+
+@pytest.mark.parametrize("control", ["team", "unit"])
+def test_any_leading_dimensions(export: Path, control: str) -> None:
+    batch = BattleBatch("3m", 5, builtin=(False, False), control=control)
+    agent = LearnedAgent(export)
+    for observation in batch.observations:
+        orders = agent.act(observation)
+        validate_orders(orders, observation)
+        alone = agent.act({key: array[2] for key, array in observation.items()})
+        np.testing.assert_array_equal(alone, orders[2])
+
+
+def test_many_observations_are_answered_in_parts_alike(export: Path) -> None:
+    agent = LearnedAgent(export)
+    observation = BattleBatch("27m_vs_30m", 150).observations[0]  # more units than one pass takes
+    orders = agent.act(observation)
+    last = agent.act({key: array[-10:] for key, array in observation.items()})
+    np.testing.assert_array_equal(orders[-10:], last)
+
+
+def test_plays_any_number_of_units(export: Path) -> None:
+    agent = LearnedAgent(export)
+    for scenario in ("3m", "8m", "27m_vs_30m"):
+        batch = BattleBatch(scenario, 2)
+        for _ in range(3):
+            batch.step(agent.act(batch.observations[0]))
+
+
+def test_drawn_orders_repeat_with_their_seed_and_leave_others_alone(export: Path) -> None:
+    observation = BattleBatch("8m", 20).observations[0]
+    agent = LearnedAgent(export, deterministic=False, seed=7)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    first, second = agent.act(observation), agent.act(observation)
+    assert (first != second).any()
+    agent.reset(7)
+    np.testing.assert_array_equal(agent.act(observation), first)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+def test_needs_no_ray(export: Path) -> None:
+    code = f"""
+import sys
+from agents.learned import LearnedAgent
+from envs.battle.batch import BattleBatch
+battles = BattleBatch("8m", num_battles=4)
+battles.step(LearnedAgent({str(export)!r}).act(battles.observations[0]))
+sys.exit("ray" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_loaded_by_name(export: Path) -> None:
+    assert load_agent(str(export)).name == str(export)
+    assert load_agent(str(export.parent)).name == str(export)  # a run's folder
+    assert load_agent("scripted:kite").name == "scripted:kite"
+    assert load_opponent("builtin") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("scripted:focus", "unknown script 'focus'; nearest: focus-fire"),
+        ("kite", "did you mean scripted:kite"),
+        ("nowhere/policy", "no directory of a policy; scripts: scripted:hold"),
+        ("builtin", "as an opponent only"),
+    ],
+)
+def test_unknown_agents_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_agent(name)
+
+
+def test_a_folder_without_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="not an exported policy"):
+        load_agent(str(tmp_path))

@@ -1,0 +1,170 @@
+"""Scripts give legal orders to anybody, and stand on the ladder where they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from agents.scripted import SCRIPTS, ScriptedAgent
+from envs.battle.batch import BattleBatch, Outcome
+from envs.unit_set import (
+    FEATURE_INDEX,
+    NUM_TARGET_VERBS,
+    NUM_UNIT_FEATURES,
+    NUM_VERBS,
+    UNIT_FEATURES,
+    Verb,
+    validate_orders,
+)
+
+ATTACK = 0  # index of ATTACK among the targeting verbs
+
+
+def wins(script: str, scenario: str, games: int = 200, side: int = 0, opponent: str | None = None) -> float:
+    """Share of battles that the script wins from a side, against the engine or another script."""
+    other = opponent is None
+    batch = BattleBatch(
+        scenario, games, builtin=(side == 1 and other, side == 0 and other), auto_reset="off", seed=5
+    )
+    players = [ScriptedAgent(script, seed=1), None if opponent is None else ScriptedAgent(opponent, seed=2)]
+    if side == 1:
+        players.reverse()
+    while True:
+        orders = [p and p.act(o) for p, o in zip(players, batch.observations, strict=True)]
+        result = batch.step(*orders)
+        if result.done.all():
+            return float((result.outcome == (Outcome.WIN_0, Outcome.WIN_1)[side]).mean())
+
+
+def observe(own: list[dict], enemies: list[dict]) -> dict[str, NDArray]:
+    """One team's observation of units given by features in physical units; all enemies can be attacked."""
+    count = len(own) + len(enemies)
+    units = np.zeros((count, NUM_UNIT_FEATURES), np.float32)
+    defaults = {"health": 45.0, "radius": 0.375, "weapon_range": 5.0, "volley": 6.0, "speed": 1.125}
+    for row, given in enumerate([*own, *enemies]):
+        side = "own" if row < len(own) else "enemy"
+        for name, value in (defaults | {side: 1.0} | given).items():
+            index = FEATURE_INDEX[name]
+            units[row, index] = value / UNIT_FEATURES[index].scale
+    target_mask = np.zeros((len(own), NUM_TARGET_VERBS, count), np.bool_)
+    target_mask[:, ATTACK, len(own) :] = True
+    verb_mask = np.ones((len(own), NUM_VERBS), np.bool_)
+    verb_mask[:, Verb.ABILITY] = False
+    verb_mask[:, Verb.ATTACK] = bool(enemies)
+    return {
+        "units": units,
+        "unit_mask": np.ones(count, np.bool_),
+        "controlled": np.arange(len(own)),
+        "controlled_mask": np.ones(len(own), np.bool_),
+        "verb_mask": verb_mask,
+        "target_mask": target_mask,
+    }
+
+
+def order(script: str, own: list[dict], enemies: list[dict]) -> list[tuple[int, int]]:
+    """What each unit is told."""
+    return [tuple(o) for o in ScriptedAgent(script).act(observe(own, enemies)).tolist()]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("control", ["team", "unit"])
+def test_orders_are_legal_on_either_side(script: str, control: str) -> None:
+    batch = BattleBatch("2s3z", 4, builtin=(False, False), control=control)
+    agents = [ScriptedAgent(script, seed=side) for side in (0, 1)]
+    for _ in range(60):
+        orders = [agent.act(o) for agent, o in zip(agents, batch.observations, strict=True)]
+        for given, observation in zip(orders, batch.observations, strict=True):
+            validate_orders(given, observation)
+        batch.step(*(o.reshape(4, 5, 2) for o in orders))
+
+
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "random"])
+def test_batched_answers_are_those_to_each_battle(script: str) -> None:
+    batch = BattleBatch("3s_vs_5z", 5)
+    agent = ScriptedAgent(script)
+    for _ in range(25):
+        orders = agent.act(batch.observations[0])
+        for b in range(5):
+            alone = agent.act({key: array[b] for key, array in batch.observations[0].items()})
+            np.testing.assert_array_equal(alone, orders[b])
+        batch.step(orders)
+
+
+def test_random_repeats_with_its_seed() -> None:
+    observation = BattleBatch("8m", 3).observations[0]
+    agent = ScriptedAgent("random", seed=3)
+    first, second = agent.act(observation), agent.act(observation)
+    assert (first != second).any()
+    agent.reset(3)
+    np.testing.assert_array_equal(agent.act(observation), first)
+
+
+def test_closest_attacks_the_closest() -> None:
+    enemies = [{"x": 12.0, "y": 10.0}, {"x": 10.0, "y": 13.0}]
+    assert order("closest", [{"x": 10.0, "y": 10.0}], enemies) == [(Verb.ATTACK, 1)]
+
+
+def test_attack_moves_while_nobody_is_seen() -> None:
+    for script in ("closest", "focus-fire", "kite"):
+        assert order(script, [{"x": 10.0, "y": 10.0}], []) == [(Verb.ATTACK_MOVE, 0)]
+
+
+def test_focus_fire_takes_the_weakest_without_overkill() -> None:
+    own = [{"x": 10.0, "y": y} for y in (9.0, 10.0, 11.0)]
+    enemies = [{"x": 13.0, "y": 10.0, "health": 30.0}, {"x": 13.0, "y": 11.0, "health": 9.0}]
+    # Two volleys of 6 kill the one with 9 left; the third goes to the other.
+    assert order("focus-fire", own, enemies) == [(Verb.ATTACK, 4), (Verb.ATTACK, 4), (Verb.ATTACK, 3)]
+    # A unit that cannot shoot in this step kills nobody in it.
+    own[0]["weapon_cooldown"] = 12.0
+    assert order("focus-fire", own, enemies) == [(Verb.ATTACK, 4)] * 3
+
+
+def test_an_attack_that_has_begun_is_left_alone() -> None:
+    own = [{"x": 10.0, "y": 10.0, "winding_up": 1.0}]
+    for script in ("closest", "focus-fire", "kite"):
+        assert order(script, own, [{"x": 11.0, "y": 10.0, "weapon_range": 0.1}]) == [(Verb.NO_OP, 0)]
+
+
+def test_who_is_ahead_waits() -> None:
+    own = [{"x": 10.0, "y": 10.0}, {"x": 5.0, "y": 10.0}]
+    assert order("focus-fire", own, [{"x": 20.0, "y": 10.0}]) == [(Verb.HOLD, 0), (Verb.ATTACK, 2)]
+
+
+def test_kite_backs_off_while_the_weapon_cools_down() -> None:
+    ready = {"x": 10.0, "y": 10.0, "weapon_range": 6.0}
+    zealot = {"x": 13.0, "y": 10.0, "weapon_range": 0.1, "radius": 0.5}
+    assert order("kite", [ready], [zealot]) == [(Verb.ATTACK, 1)]
+    assert order("kite", [ready | {"weapon_cooldown": 20.0}], [zealot]) == [(Verb.MOVE_WEST, 0)]
+    assert order("kite", [ready], [zealot | {"x": 11.5}]) == [(Verb.MOVE_WEST, 0)]  # it would be hit
+    equal = zealot | {"weapon_range": 6.0}
+    assert order("kite", [ready | {"weapon_cooldown": 20.0}], [equal]) == [(Verb.ATTACK, 1)]
+
+
+def test_ladder_on_symmetric_marines() -> None:
+    for scenario in ("3m", "8m"):
+        rates = {script: wins(script, scenario) for script in SCRIPTS}
+        assert rates["random"] <= 0.02
+        assert rates["hold"] <= 0.1
+        assert abs(rates["attack-move"] - 0.5) < 0.12  # the enemy's own orders
+        assert rates["focus-fire"] > rates["closest"]
+        assert rates["kite"] == rates["focus-fire"]  # nobody has shorter range
+
+
+def test_kiting_beats_melee_chasers() -> None:
+    assert wins("kite", "3s_vs_5z", games=100) > 0.9
+    assert wins("focus-fire", "3s_vs_5z", games=100) < 0.05
+
+
+def test_both_sides_are_played_equally_well() -> None:
+    first, second = (wins("focus-fire", "8m", games=400, side=side) for side in (0, 1))
+    assert abs(first - second) < 0.12
+
+
+def test_scripts_play_each_other() -> None:
+    assert wins("focus-fire", "3m", opponent="random") > 0.95
+
+
+def test_unknown_script_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"unknown script 'kit'; nearest: kite"):
+        ScriptedAgent("kit")

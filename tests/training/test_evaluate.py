@@ -1,0 +1,122 @@
+"""Win rates count every battle once, repeat exactly, and carry intervals that can be checked by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from agents import Observation, Orders, ScriptedAgent
+from envs.battle.batch import BattleBatch, Outcome
+from envs.unit_set import Verb
+from envs.units import unit_table_hash
+from training import evaluate as evaluation
+from training.evaluate import evaluate, paired_p_value, wilson
+
+KEYS = {"win_rate", "wilson_low", "wilson_high", "wins", "draws", "timeouts", "losses", "games"}
+
+
+def test_wilson_interval() -> None:
+    """By its formula: (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n)."""
+    n, p, z = 1000, 0.97, 1.959963984540054
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    expected = [(p + z * z / (2 * n) + sign * half) / (1 + z * z / n) for sign in (-1, 1)]
+    assert wilson(970, 1000) == pytest.approx(expected)
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(10, 10)[1] == 1.0
+
+
+def test_same_battles_as_playing_them_by_hand() -> None:
+    result = evaluate(ScriptedAgent("closest"), None, "3s_vs_5z", games=40, seed=3)
+    batch = BattleBatch("3s_vs_5z", 40, auto_reset="off")
+    batch.reset(result.battle_seeds)
+    agent = ScriptedAgent("closest")
+    while not (step := batch.step(agent.act(batch.observations[0]))).done.all():
+        pass
+    np.testing.assert_array_equal(result.outcomes, step.outcome)
+    np.testing.assert_array_equal(result.lengths, step.length)
+    np.testing.assert_allclose(result.returns, step.episode_return[:, 0])
+
+
+def test_every_battle_counts_once_whatever_the_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = evaluate(ScriptedAgent("focus-fire"), None, "3m", games=51)
+    monkeypatch.setattr(evaluation, "UNITS_TOGETHER", 6 * 7)
+    waves = evaluate(ScriptedAgent("focus-fire"), None, "3m", games=51)
+    np.testing.assert_array_equal(whole.outcomes, waves.outcomes)
+    assert whole.games == 51
+    assert whole.wins + whole.draws + whole.timeouts + whole.losses == 51
+    fewer = evaluate(ScriptedAgent("focus-fire"), None, "3m", games=20, swap_sides=False)
+    np.testing.assert_array_equal(fewer.battle_seeds, whole.battle_seeds[:20])
+
+
+def test_symmetric_scenarios_are_played_from_both_sides() -> None:
+    result = evaluate(ScriptedAgent("attack-move"), None, "8m", games=60)
+    np.testing.assert_array_equal(result.battle_seeds[:30], result.battle_seeds[30:])
+    assert result.side.tolist() == [0] * 30 + [1] * 30
+    # The agent gives the enemy's own orders: what one side wins, the other loses.
+    assert result.win_rate == 0.5
+    assert result.on_side(0)[0] + result.on_side(1)[0] == 30
+    assert set(evaluate(ScriptedAgent("hold"), None, "3s_vs_5z", games=4).side) == {0}
+
+
+def test_agents_against_each_other() -> None:
+    result = evaluate(ScriptedAgent("focus-fire"), ScriptedAgent("random"), "3m", games=40)
+    assert result.opponent == "scripted:random"
+    assert result.win_rate > 0.9
+    again = evaluate(ScriptedAgent("focus-fire"), ScriptedAgent("random", seed=9), "3m", games=40)
+    np.testing.assert_array_equal(result.lengths, again.lengths)
+
+
+def test_timeouts_are_no_wins() -> None:
+    class Waiting(ScriptedAgent):
+        def act(self, observation: Observation) -> Orders:
+            """Both teams stay where they are."""
+            return np.full((*observation["controlled"].shape, 2), Verb.NO_OP, np.int64)
+
+    result = evaluate(Waiting("hold"), Waiting("hold"), "3m", games=6)
+    assert (result.timeouts, result.wins, result.losses) == (6, 0, 0)
+
+
+def test_each_unit_for_itself() -> None:
+    result = evaluate(ScriptedAgent("focus-fire"), ScriptedAgent("random"), "3m", games=20, control="unit")
+    assert result.win_rate > 0.8
+    assert result.to_dict()["control"] == "unit"
+
+
+def test_result_file() -> None:
+    content = evaluate(ScriptedAgent("random"), None, "3m", games=10, seed=4).to_dict()
+    assert content.keys() >= KEYS
+    assert content["orders"] == "sampled"
+    assert content["backend"] == "embedded"
+    assert content["unit_table"] == unit_table_hash()
+    assert content["versions"].keys() >= {"python", "numpy", "torch", "perceiver-policy"}
+    assert content["sides"]["first"]["games"] == content["sides"]["second"]["games"] == 5
+    assert json.loads(json.dumps(content)) == content
+
+
+def test_paired_test() -> None:
+    """Exact McNemar: the chance of a split of the discordant battles at least as uneven, with a fair coin."""
+    better = evaluate(ScriptedAgent("focus-fire"), None, "3m", games=100)
+    worse = evaluate(ScriptedAgent("random"), None, "3m", games=100)
+    n = int(((better.outcomes == Outcome.WIN_0) != (worse.outcomes == Outcome.WIN_0)).sum())
+    assert worse.wins == 0
+    assert paired_p_value(better, worse) == pytest.approx(2 * 0.5**n)
+    assert paired_p_value(worse, worse) == 1.0
+    with pytest.raises(ValueError, match="same scenario"):
+        paired_p_value(better, evaluate(ScriptedAgent("random"), None, "3m", games=98))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"games": 0}, "games is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"scenario": "3n"}, "unknown scenario '3n'"),
+        ({"scenario": "3s_vs_5z", "swap_sides": True}, "not symmetric"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(ScriptedAgent("hold"), None, **({"scenario": "3m"} | arguments))

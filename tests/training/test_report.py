@@ -1,0 +1,75 @@
+"""A finished run's report holds together; benchmark rows have the keys that readers expect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from envs.battle.batch import BattleBatch
+from envs.unit_set import validate_orders
+from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig
+from perceiver_policy.pretrained import save_policy
+from training import report
+from training.benchmark.engine import draw_orders
+from training.benchmark.rows import rates, row
+from training.report import finish_run
+
+ROW_KEYS = {"name", "unit", "ours", "rival", "rival_name", "ratio", "spread", "command"}
+
+
+def test_finish_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "ELSEWHERE", ("3m", "5m_vs_6m"))
+    torch.manual_seed(0)
+    save_policy(UnitSetPolicy(UnitSetPolicyConfig()), tmp_path / "policy")
+    finished = finish_run(
+        tmp_path,
+        scenario="3m",
+        games=20,
+        command="perceiver-policy train",
+        training={"env_steps": 5},
+        console=Console(width=120),
+    )
+    content = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert content["games"] == 20
+    assert content["orders"] == "greedy"
+    assert content["scripts"].keys() == {"hold", "random", "attack-move", "closest", "focus-fire", "kite"}
+    assert content["scripts"][finished.best_script]["wins"] == max(
+        s["wins"] for s in content["scripts"].values()
+    )
+    assert content["other_scenarios"].keys() == {"5m_vs_6m"}
+    assert content["training"] == {"env_steps": 5}
+    assert {"result.json", "replay.jsonl", "battle.html", "battle.gif"} <= {
+        p.name for p in tmp_path.iterdir()
+    }
+    printed = capsys.readouterr().out
+    assert "scripted:focus-fire" in printed
+    assert "battle.html" in printed
+
+
+def test_rows() -> None:
+    measured = rates(lambda: 10, seconds=0.001, repeats=3)
+    assert len(measured) == 3
+    content = row("a/b", "things/s", [1.0, 2.0, 4.0], "perceiver-policy benchmark engine").to_dict()
+    assert content.keys() == ROW_KEYS
+    assert (content["ours"], content["spread"], content["rival"]) == (2.0, 1.5, None)
+
+
+def test_the_engines_benchmark_gives_legal_orders_of_all_kinds() -> None:
+    batch = BattleBatch("3s_vs_5z", 64)
+    observation = batch.observations[0]
+    orders = np.zeros((64, 3, 2), np.int64)
+    random = np.array([1], np.uint64)
+    given = []
+    for _ in range(30):
+        draw_orders(observation["verb_mask"], observation["target_mask"], random, orders)
+        validate_orders(orders, observation)
+        given.append(orders[..., 0].copy())
+        batch.step(orders)
+    assert len(np.unique(given)) == 13  # all but ABILITY, which no unit here has
