@@ -75,7 +75,7 @@ def test_a_failed_save_leaves_the_old_export(
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(pretrained, "save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         save_policy(make_policy(encoder={"num_latents": 3}), export)
     assert load_policy(export).config == make_policy().config
