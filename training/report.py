@@ -8,6 +8,9 @@ policy's greedy result, with sampled orders, scripts and other scenarios beside 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,9 +134,14 @@ def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) 
         f"result   {run_dir / RESULT_FILE}",
         f"policy   {run_dir / 'policy'}",
         f"battle   {shown.page} and {shown.gif.name}: {shown.ending}",
-        f"curves   tensorboard --logdir {run_dir / 'tensorboard'}",
+        f"curves   {_program('tensorboard')} --logdir {run_dir / 'tensorboard'}",
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _program(name: str) -> str:
+    """How to call a program installed beside this one: by name if that finds it, else by its path from here."""
+    return name if shutil.which(name) else os.path.relpath(Path(sys.executable).with_name(name))
 
 
 def _summary(result: EvaluationResult) -> dict[str, Any]:

@@ -56,8 +56,23 @@ _GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
 
 UNIT = np.dtype(
     [
+        # What every look at a neighbour reads, in one cache line.
         ("x", "f8"),  # map cells
         ("y", "f8"),
+        ("type", "i2"),  # local type
+        ("sweep", "i2"),  # entry of the battle's order along x, as of the last loop's end
+        ("rank", "i2"),  # the unit's place in it
+        ("shuffle", "i2"),  # entry of the battle's update order
+        ("engaged", "i2"),  # unit the attack is aimed at, or -1
+        ("side", "i1"),
+        ("order", "i1"),
+        ("alive", "?"),
+        ("moved", "?"),  # in this loop
+        ("seen", "u1"),  # bit 0: by the first side, bit 1: by the second; renewed after every step
+        ("hit_at", "i4"),  # loop of the last damage taken
+        ("struck_at", "i4"),  # loop of the last attack landed
+        ("cooldown", "f8"),  # loops until the weapon is ready
+        ("windup", "f8"),  # loops until the begun attack lands; negative: none begun
         ("facing_x", "f8"),  # unit vector
         ("facing_y", "f8"),
         ("goal_x", "f8"),  # where a move leads
@@ -65,23 +80,9 @@ UNIT = np.dtype(
         ("health", "f8"),
         ("shield", "f8"),
         ("energy", "f8"),
-        ("cooldown", "f8"),  # loops until the weapon is ready
-        ("windup", "f8"),  # loops until the begun attack lands; negative: none begun
         ("dealt", "f8"),  # damage done in this step
         ("push_x", "f8"),  # sum of the loop's pushes
         ("push_y", "f8"),
-        ("hit_at", "i4"),  # loop of the last damage taken
-        ("struck_at", "i4"),  # loop of the last attack landed
-        ("engaged", "i2"),  # unit the attack is aimed at, or -1
-        ("type", "i2"),  # local type
-        ("shuffle", "i2"),  # entry of the battle's update order
-        ("sweep", "i2"),  # entry of the battle's order along x, as of the last loop's end
-        ("rank", "i2"),  # the unit's place in it
-        ("side", "i1"),
-        ("order", "i1"),
-        ("alive", "?"),
-        ("moved", "?"),  # in this loop
-        ("seen", "u1"),  # bit 0: by the first side, bit 1: by the second; renewed after every step
     ],
     align=True,
 )
