@@ -333,9 +333,7 @@ def _choose_target(rules: Rules, battle: Battle, units: Units, i: int) -> None:
         reach = (pair.range if me.order == HOLD else pair.scan) + kind.radius + rules.types[it.type].radius
         if not pair.can_attack or squared > reach * reach + _EPSILON:
             continue
-        threat = pair.threat
-        if threat < 2 and battle.loop - it.struck_at <= HELP_MEMORY:
-            threat = 2
+        threat = _threat(rules, battle, me, it)
         if threat > best_threat or (threat == best_threat and squared < best_squared):
             best, best_threat, best_squared = k, threat, squared
     if me.engaged >= 0 and best != me.engaged:
@@ -343,10 +341,19 @@ def _choose_target(rules: Rules, battle: Battle, units: Units, i: int) -> None:
         pair = rules.pairs[me.type, target.type]
         dx, dy = target.x - me.x, target.y - me.y
         reach = pair.range + kind.radius + rules.types[target.type].radius
-        if dx * dx + dy * dy <= reach * reach + _EPSILON and best_threat <= pair.threat:
+        threat = _threat(rules, battle, me, target)
+        if dx * dx + dy * dy <= reach * reach + _EPSILON and best_threat <= threat:
             return  # in reach and no lesser threat: stay with it
-    if best >= 0 or me.order == HOLD:
-        me.engaged = best
+        if best < 0 and me.order != HOLD and battle.loop - target.struck_at <= HELP_MEMORY:
+            return  # beyond the scan range, but it has been shooting: go after it
+    me.engaged = best
+
+
+@compiled
+def _threat(rules: Rules, battle: Battle, me: Unit, it: Unit) -> np.int64:
+    """How much ``it`` worries ``me``: what its type says, or the most if it has attacked lately."""
+    recently = battle.loop - it.struck_at <= HELP_MEMORY
+    return 2 if recently else rules.pairs[me.type, it.type].threat
 
 
 @compiled

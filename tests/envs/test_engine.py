@@ -167,6 +167,27 @@ class TestWeapons:
         assert unit(batch, 1, "health") == 45
         assert unit(batch, 0, "cooldown") == 0, "a lost attack costs no cooldown"
 
+    @pytest.mark.parametrize("verb", [Verb.HOLD, Verb.ATTACK_MOVE, Verb.NO_OP])
+    def test_orders_that_keep_the_target_keep_the_attack(self, battle, give, verb):
+        batch = battle({"stalker": 1}, {"marine": 1}, at=[(30, 32), (34, 32)])
+        batch.state.units["cooldown"][0, 0] = 6.5
+        give(batch, (Verb.ATTACK, 1), STAND)
+        give(batch, (verb, 0), STAND)
+        assert unit(batch, 0, "struck_at") == 9
+        assert unit(batch, 1, "health") == 32
+
+    @pytest.mark.parametrize(("steps_back", "lands"), [(0.9, True), (1.1, False)])
+    def test_a_begun_attack_reaches_one_cell_beyond_the_range(self, battle, give, steps_back, lands):
+        batch = battle({"stalker": 1}, {"marine": 1}, at=[(30, 32), (37, 32)])  # range 6, radii 1.0 together
+        batch.state.units["cooldown"][0, 0] = 6.5
+        give(batch, (Verb.ATTACK, 1), STAND)
+        assert unit(batch, 0, "windup") > 0
+        batch.state.units["x"][0, 1] += steps_back
+        batch.refresh()
+        give(batch, STAND, STAND)
+        assert (unit(batch, 0, "struck_at") == 9) == lands
+        assert (unit(batch, 1, "health") < 45) == lands
+
     def test_an_attack_order_chases_until_the_target_is_out_of_sight(self, battle, give):
         batch = battle({"zealot": 1}, {"marine": 1}, at=[(30, 32), (36, 32)])
         give(batch, (Verb.ATTACK, 1), STAND)
@@ -235,6 +256,43 @@ class TestTargets:
         give(batch, (Verb.ATTACK_MOVE, 0), STAND)
         assert unit(batch, 0, "engaged") == 2
 
+    def test_a_greater_threat_draws_fire_from_a_target_in_range(self, battle, give):
+        batch = battle({"marine": 1}, {"marine": 1, "zealot": 1}, at=[(30, 32), (60, 32), (33, 32)])
+        marine, zealot = (batch.state.units["type"][0, i] for i in (1, 2))
+        batch.rules.pairs["threat"][marine, zealot] = 0
+        give(batch, (Verb.ATTACK_MOVE, 0), STAND)
+        assert unit(batch, 0, "engaged") == 2
+        batch.state.units["x"][0, 1] = 35
+        batch.refresh()
+        give(batch, (Verb.ATTACK_MOVE, 0), STAND, steps=3)
+        assert unit(batch, 0, "engaged") == 1
+
+    def test_an_equal_threat_does_not(self, battle, give):
+        batch = battle({"marine": 1}, {"marine": 2}, at=[(30, 32), (60, 32), (34, 32)])
+        give(batch, (Verb.ATTACK_MOVE, 0), STAND)
+        assert unit(batch, 0, "engaged") == 2
+        batch.state.units["x"][0, 1] = 32
+        batch.refresh()
+        give(batch, (Verb.ATTACK_MOVE, 0), STAND, steps=3)
+        assert unit(batch, 0, "engaged") == 2
+
+    def test_attack_move_lets_go_of_who_leaves_the_scan_range(self, battle, give):
+        batch = battle({"marine": 1}, {"marine": 1}, at=[(30, 32), (35, 32)])
+        give(batch, (Verb.ATTACK_MOVE, 0), STAND)
+        assert unit(batch, 0, "engaged") == 1
+        batch.state.units["x"][0, 1] = 38.5  # in sight, 7.4 cells away edge to edge
+        batch.refresh()
+        give(batch, (Verb.ATTACK_MOVE, 0), STAND)
+        assert unit(batch, 0, "engaged") == -1
+
+    def test_a_better_target_is_looked_for_every_fourth_loop(self, battle, give):
+        """Units of a team look in turn, one every loop; a marine's attack lands a loop after it began."""
+        batch = battle({"marine": 4}, {"zealot": 1}, at=[(30, 32), (30, 34), (30, 30), (30, 28), (35, 31)])
+        batch.rules.sides["attack_x"][0] = 30
+        batch.rules.sides["arrival"][0] = 100.0  # they stand where they are
+        give(batch, (Verb.ATTACK_MOVE, 0), STAND)
+        assert sorted(batch.state.units["struck_at"][0, :4] - 1) == [0, 1, 2, 3]
+
     def test_comrades_answer_a_call_for_help(self, battle, give):
         """The second marine is 10 cells from the attacker, beyond its scan range, but near the victim."""
         batch = battle({"marine": 2}, {"stalker": 1}, at=[(30, 32), (27, 32), (36.5, 32)])
@@ -268,6 +326,20 @@ class TestSight:
             0
         ]
         assert unit_view.tolist() == [[True, False, False], [False, True, True]]
+
+    def test_aims_of_units_out_of_sight_are_not_counted(self, battle, give):
+        """The first marine cannot see the second, so it must not learn what that one aims at."""
+        from envs.unit_set import FEATURE_INDEX
+
+        batch = battle({"marine": 2}, {"stalker": 1}, at=[(20, 32), (33, 32), (28.5, 32)], control="unit")
+        orders = np.zeros((1, 2, 2), np.int64)
+        orders[0, 1] = (Verb.ATTACK, 2)
+        batch.step(orders, np.zeros((1, 1, 2), np.int64))
+        column = FEATURE_INDEX["engaged_by"]
+        units = batch.observations[0]["units"][0]
+        assert batch.observations[0]["unit_mask"][0].tolist() == [[True, False, True], [False, True, True]]
+        assert units[0, 2, column] == 0
+        assert units[1, 2, column] == 0.25
 
     def test_enemies_orders_and_cooldowns_are_not_told(self, battle, give):
         from envs.unit_set import UNIT_FEATURES
