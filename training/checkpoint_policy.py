@@ -1,31 +1,33 @@
-"""The policy inside a run's checkpoint."""
+"""Where a run keeps its policies: the best one in ``policy/``, the last ones in its checkpoints.
+
+Both are exports of :mod:`perceiver_policy.pretrained`. RLlib's own files in a checkpoint are pickles, which
+run whatever code their author put in; to take a policy out of a run, nobody has to read them, nor import Ray.
+"""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints in a run's."""
+POLICY = "policy"
+"""Folder of the exported policy, in a run's and in a checkpoint's."""
+PROGRESS = "progress.json"
+"""A checkpoint's last file: with it, the checkpoint is whole."""
 
-from perceiver_policy.policy import UnitSetPolicy
-from perceiver_policy.rl_module import PerceiverRLModule
-from training.rl.rollout import MODULE_ID
-from training.rl.run_folder import RunFolder
+
+def whole_checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first; unfinished ones do not count."""
+    return sorted(path for path in (run / CHECKPOINTS).glob("step_*") if (path / PROGRESS).is_file())
 
 
-def policy_of_newest_checkpoint(run: Path) -> UnitSetPolicy:
-    """The policy as it was when the run was last saved.
+def newest_checkpoints_policy(run: Path) -> Path:
+    """The export of the policy as it was when the run was last saved.
 
     Raises:
         ValueError: the run has no checkpoint.
     """
-    found = RunFolder(run).latest_checkpoint()
-    if found is None:
+    checkpoints = whole_checkpoints(run)
+    if not checkpoints:
         raise ValueError(f"{run} holds no checkpoint; one is written within a minute of training")
-    checkpoint, _ = found
-    path = checkpoint / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / MODULE_ID
-    logging.disable(logging.WARNING)  # RLlib warns of what it does itself
-    try:
-        return PerceiverRLModule.from_checkpoint(path).policy.eval()
-    finally:
-        logging.disable(logging.NOTSET)
+    return checkpoints[-1] / POLICY

@@ -4,7 +4,10 @@ Each command is a module of :mod:`training.commands` with ``Args``, a dataclass 
 help, and ``run(args)``, which returns the exit code. Only the module of the command asked for is imported, so
 that ``perceiver-policy scenarios`` does not wait for torch.
 
-Exit codes: 0 done, 1 ran and found something wrong, 2 bad input (one line on standard error says what).
+A command that can go on after an interruption has ``how_to_go_on(args)``, too, which tells how.
+
+Exit codes: 0 done, 1 ran and found something wrong, 2 bad input (one line on standard error says what),
+130 interrupted from the keyboard.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import tyro
 from training.commands.door import door, nearest, refuse
 
 PROGRAM = "perceiver-policy"
+INTERRUPTED = 130
+"""Exit code, as shells give it: 128 and the number of SIGINT."""
 COMMANDS = {
     "train": "train a policy, evaluate it, record a battle",
     "evaluate": "how often an agent wins, with an interval",
@@ -51,10 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         refuse(f"no command {name!r}; {nearest(name, COMMANDS)}")
-    command = importlib.import_module(f"training.commands.{name}")
-    with door():  # dataclasses check their own values
-        args = tyro.cli(command.Args, prog=f"{PROGRAM} {name}", args=rest)
-    return command.run(args)
+    go_on = "the same command starts over"
+    try:
+        command = importlib.import_module(f"training.commands.{name}")
+        with door():  # dataclasses check their own values
+            args = tyro.cli(command.Args, prog=f"{PROGRAM} {name}", args=rest)
+        try:
+            return command.run(args)
+        except KeyboardInterrupt:
+            if hasattr(command, "how_to_go_on"):
+                go_on = command.how_to_go_on(args)
+            raise
+    except KeyboardInterrupt:
+        print(f"Interrupted; {go_on}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _help() -> str:

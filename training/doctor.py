@@ -24,7 +24,7 @@ PACKAGES = (
     "protobuf",
     "tyro",
 )
-OLDEST_PYTHON = (3, 10)
+OLDEST_PYTHON, FIRST_TOO_NEW = (3, 11), (3, 14)
 _SC2_BINARY = "SC2_x64"
 
 
@@ -73,8 +73,9 @@ def _guarded(examination: Callable[[], Check]) -> Check:
 
 
 def _python() -> Check:
-    good = sys.version_info >= OLDEST_PYTHON
-    remedy = "" if good else f"install Python {'.'.join(map(str, OLDEST_PYTHON))} or later"
+    good = OLDEST_PYTHON <= sys.version_info[:2] < FIRST_TOO_NEW
+    oldest, too_new = (".".join(map(str, version)) for version in (OLDEST_PYTHON, FIRST_TOO_NEW))
+    remedy = "" if good else f"install a Python from {oldest} on, before {too_new}"
     return Check(
         "python",
         Status.GOOD if good else Status.BAD,

@@ -6,6 +6,11 @@
 Every battle counts once: which ones are played never depends on how long they take. On a symmetric scenario
 every seed is played twice, the sides swapped, so that neither spawn counts in an agent's favour. A timeout
 is no win for anybody; neither is a draw (both teams gone in the same game loop).
+
+Then 1000 games are 500 seeds, and the two games of a seed are not independent: a start that favours a spawn
+helps the agent in one and harms it in the other. Their wins correlate negatively (closest and focus-fire
+against the built-in enemy, 500 seeds: -0.44 and -0.36 on 3m, -0.07 and -0.19 on 8m), so the Wilson interval,
+which takes all games as independent, is too wide rather than too narrow. The paired test goes by seeds.
 """
 
 from __future__ import annotations
@@ -127,6 +132,7 @@ class EvaluationResult:
             "timeouts": self.timeouts,
             "losses": self.losses,
             "games": self.games,
+            "seeds": len(np.unique(self.battle_seeds)),
             "scenario": self.scenario,
             "agent": self.agent,
             "opponent": self.opponent,
@@ -162,10 +168,11 @@ def wilson(wins: int, games: int) -> tuple[float, float]:
 
 
 def paired_p_value(first: EvaluationResult, second: EvaluationResult) -> float:
-    """Exact McNemar test of two agents on the same battles: two-sided p of their winning equally often.
+    """Exact sign test of two agents on the same seeds: two-sided p of either winning more often, by chance.
 
-    Only battles that one wins and the other does not tell them apart: of n of them, k of one kind is as
-    likely as tossing a coin n times.
+    A seed's games, from one side or from both, count together, as they are not independent. Only seeds of
+    which the agents win different numbers tell them apart: of n of them, that the first wins more in k is
+    as likely as k heads of n coins. With one game a seed it is McNemar's test.
 
     Raises:
         ValueError: the two did not play the same battles.
@@ -177,11 +184,14 @@ def paired_p_value(first: EvaluationResult, second: EvaluationResult) -> float:
     )
     if not same:
         raise ValueError("a paired test needs the same scenario, games, seed and sides")
-    won_first, won_second = first.outcomes == Outcome.WIN_0, second.outcomes == Outcome.WIN_0
-    only_first, only_second = int((won_first & ~won_second).sum()), int((won_second & ~won_first).sum())
-    if only_first + only_second == 0:
+    seeds, seed_of_game = np.unique(first.battle_seeds, return_inverse=True)
+    more_wins = np.zeros(len(seeds), np.int64)  # of the first than of the second
+    won_first, won_second = (result.outcomes == Outcome.WIN_0 for result in (first, second))
+    np.add.at(more_wins, seed_of_game, won_first.astype(np.int64) - won_second)
+    for_first, for_second = int((more_wins > 0).sum()), int((more_wins < 0).sum())
+    if for_first + for_second == 0:
         return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
+    return float(binomtest(for_first, for_first + for_second).pvalue)
 
 
 def evaluate(

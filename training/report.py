@@ -28,6 +28,7 @@ from envs.scenarios import load_scenario
 from training.battle_record import ShownBattle, show_replay
 from training.evaluate import EvaluationResult, evaluate, paired_p_value
 from training.results import result_table
+from training.trained_as import trained_as
 
 ELSEWHERE = ("3m", "8m", "27m_vs_30m")
 """Scenarios that every policy is tried on, whatever it was trained on."""
@@ -67,7 +68,8 @@ def finish_run(
     *,
     scenario: str,
     opponent: str = BUILTIN,
-    control: Control | str = Control.TEAM,
+    control: Control | str | None = None,
+    swap_sides: bool | None = None,
     games: int = 1000,
     seed: int = 0,
     command: str = "",
@@ -78,7 +80,9 @@ def finish_run(
 
     Args:
         run_dir: the run's folder.
-        scenario, opponent, control: what was trained on.
+        scenario, opponent: what was trained on.
+        control, swap_sides: as for :func:`~training.evaluate.evaluate`; default: as the policy was trained,
+            by its export. Other scenarios are not played from sides that differ.
         games: battles of each evaluation.
         seed: of the evaluations.
         command: what produced the run, for the result file.
@@ -92,9 +96,13 @@ def finish_run(
     policy = LearnedAgent(run_dir / "policy").policy
     greedy = LearnedAgent(policy, name="policy")
     sampled = LearnedAgent(policy, name="policy", deterministic=False)
+    trained = trained_as(run_dir)
+    control = Control(control or trained.control)
+    swap_sides = trained.swap_sides(swap_sides)
 
     def play(agent: Agent, on: str, against: Agent | None) -> EvaluationResult:
-        return evaluate(agent, against, on, games=games, seed=seed, control=control)
+        swap = None if swap_sides and on != scenario else swap_sides  # elsewhere the sides may differ
+        return evaluate(agent, against, on, games=games, seed=seed, control=control, swap_sides=swap)
 
     with console.status(f"playing {games} battles with every agent"):
         against = load_opponent(opponent)
@@ -129,18 +137,19 @@ def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) 
     console.print(result_table(title, report.elsewhere))
     above = greedy.wilson_low > best.wilson_high
     verdict = "lies above" if above else "does not lie above"
+    shown_as = " (under team control)" if greedy.control is not Control.TEAM else ""
     lines = [
         f"The policy's interval {verdict} that of the best script, {report.best_script}.",
         f"result   {run_dir / RESULT_FILE}",
         f"policy   {run_dir / 'policy'}",
-        f"battle   {shown.page} and {shown.gif.name}: {shown.ending}",
+        f"battle   {shown.page} and {shown.gif.name}: {shown.ending}{shown_as}",
         f"curves   {_program('tensorboard')} --logdir {run_dir / 'tensorboard'}",
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def _program(name: str) -> str:
-    """How to call a program installed beside this one: by name if that finds it, else by its path from here."""
+    """How to call a program installed beside this one: by name if that finds it, else by its path."""
     return name if shutil.which(name) else os.path.relpath(Path(sys.executable).with_name(name))
 
 

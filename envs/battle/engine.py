@@ -350,7 +350,7 @@ def _choose_target(rules: Rules, battle: Battle, units: Units, i: int) -> None:
 
 
 @compiled
-def _threat(rules: Rules, battle: Battle, me: Unit, it: Unit) -> np.int64:
+def _threat(rules: Rules, battle: Battle, me: Unit, it: Unit) -> int:
     """How much ``it`` worries ``me``: what its type says, or the most if it has attacked lately."""
     recently = battle.loop - it.struck_at <= HELP_MEMORY
     return 2 if recently else rules.pairs[me.type, it.type].threat

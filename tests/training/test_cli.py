@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig
 from perceiver_policy.pretrained import load_policy, read_metadata, save_policy
 from training.cli import COMMANDS, main
+from training.rl.job import StoppedBy, TrainResult
+from training.rl.run_folder import Progress
 
 
 @pytest.fixture
@@ -121,6 +124,10 @@ def test_bad_input(arguments: list[str], expected: str, capsys: pytest.CaptureFi
         (["--model-overrides", "encoder.num_latent=3"], "did you mean num_latents"),
         (["--opponent", "scripted:kit"], "nearest: kite"),
         (["--final-games", "-1"], "--final-games is -1"),
+        (["--adam-betas", "0.9", "1.5"], "adam_betas is (0.9, 1.5)"),
+        (["--model-overrides", "encoder.num_latents=["], "'[' is no YAML value"),
+        (["--model-overrides", "encoder={}=1"], "is no YAML value"),
+        (["--model-overrides", "critic=[1]"], "critic"),
     ],
 )
 def test_bad_training(
@@ -131,8 +138,75 @@ def test_bad_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_training_keeps_off_a_run_that_exists(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--resume" in refusal(capsys, "train", "--run-dir", str(run_folder))
+def test_training_keeps_off_what_is_there(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "choose another --run-dir" in refusal(capsys, "train", "--run-dir", str(run_folder))
+
+
+NO_FILES = Path("/proc/no-files")
+"""Nothing can be made there, not even by root, whom permissions do not stop."""
+needs_proc = pytest.mark.skipif(not NO_FILES.parent.is_dir(), reason="no /proc on this system")
+
+
+@needs_proc
+def test_places_that_cannot_be_written_to(capsys: pytest.CaptureFixture[str]) -> None:
+    """Found before anything is played or trained."""
+    assert "cannot hold a run" in refusal(capsys, "train", "--run-dir", str(NO_FILES))
+    play = ["--agent", "scripted:kite", "--games", "1000000000"]
+    assert "/proc cannot be written to" in refusal(capsys, "evaluate", *play, "--json", f"{NO_FILES}.json")
+    assert "/proc" in refusal(capsys, "watch", "--out", str(NO_FILES))
+    assert "/proc cannot be written to" in refusal(capsys, "watch", "--out", str(NO_FILES.parent))
+    assert "/proc cannot be written to" in refusal(
+        capsys, "benchmark", "engine", "--json", f"{NO_FILES}.json"
+    )
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "lr: 3", "run_dir: x\nlr: much"])
+def test_a_wrong_settings_file_is_refused(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
+    error = refusal(capsys, "train", "--run-dir", str(tmp_path), "--resume")
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "config.yaml" in error
+
+
+def test_an_interrupted_training_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the loop, in it at the second signal, and in the report after it: one line and code 130."""
+    run_dir = tmp_path / "a run"
+    arguments = ["train", "--run-dir", str(run_dir)]
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.commands.train.build_ppo_config", interrupt)
+        assert main(arguments) == 130
+    assert capsys.readouterr().err == "Interrupted; nothing had begun; the same command begins it\n"
+    with monkeypatch.context() as patch:
+        patch.setattr("training.rl.local_ray.ray.init", interrupt)
+        assert main(arguments) == 130
+    expected = f"Interrupted; go on with: perceiver-policy train --run-dir '{run_dir}' --resume\n"
+    assert capsys.readouterr().err == expected
+    result = TrainResult(Progress(), None, StoppedBy.STEP_LIMIT, run_dir / "policy")
+    with monkeypatch.context() as patch:
+        patch.setattr("training.commands.train.train", lambda job: result)
+        patch.setattr("training.commands.train.finish_run", interrupt)
+        assert main([*arguments, "--resume"]) == 130
+    assert capsys.readouterr().err == expected
+
+
+def test_other_commands_start_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.commands.evaluate.evaluate", interrupt)
+    assert main(["evaluate", "--agent", "scripted:hold"]) == 130
+    assert "the same command starts over" in capsys.readouterr().err
 
 
 def test_scenario_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +243,64 @@ def test_export_copies_a_runs_policy(run_folder: Path, tmp_path: Path) -> None:
     ours, theirs = load_policy(run_folder / "policy"), load_policy(tmp_path / "out")
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     assert read_metadata(tmp_path / "out") == {"scenario": "3m"}
+
+
+class Bomb:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--checkpoint"]])
+def test_export_unpickles_nothing(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint's export is copied; RLlib's pickles beside it are left alone, even without an export."""
+    mark, run = tmp_path / "mark", tmp_path / "run"
+    checkpoint = run / "checkpoints" / "step_000000000064"
+    module = checkpoint / "learner_group" / "learner" / "rl_module" / "policy"
+    module.mkdir(parents=True)
+    (checkpoint / "progress.json").write_text("{}", encoding="utf-8")
+    for file in ("class_and_ctor_args.pkl", "module_state.pkl"):
+        (module / file).write_bytes(pickle.dumps(Bomb(mark)))
+    (module / "rllib_checkpoint.json").write_text("{}", encoding="utf-8")
+    error = refusal(capsys, "export", str(run), "--out", str(tmp_path / "out"), *arguments)
+    assert "an export is one with" in error
+    policy = UnitSetPolicy(UnitSetPolicyConfig())
+    save_policy(policy, checkpoint / "policy", metadata={"env_steps": 64})
+    assert main(["export", str(run), "--out", str(tmp_path / "out"), *arguments]) == 0
+    assert read_metadata(tmp_path / "out") == {"env_steps": 64}
+    exported = load_policy(tmp_path / "out")
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), exported.parameters(), strict=True))
+    assert not mark.exists()
+
+
+def test_policies_are_played_as_they_were_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def played(*arguments: str) -> tuple[str, set[str]]:
+        play = ["evaluate", "--agent", str(tmp_path), "--games", "4", "--json", str(tmp_path / "result.json")]
+        assert main([*play, *arguments]) == 0
+        content = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+        return content["control"], set(content["sides"])
+
+    metadata = {"control": "unit", "swap_sides": False}
+    policy = UnitSetPolicy(UnitSetPolicyConfig())
+    save_policy(policy, tmp_path / "policy", metadata=metadata)
+    assert played() == ("unit", {"first"})
+    assert played("--control", "team", "--sides", "both") == ("team", {"first", "second"})
+    capsys.readouterr()
+    assert main(["watch", "--agent", str(tmp_path), "--scenario", "3m", "--out", str(tmp_path / "out")]) == 0
+    assert "each unit by its own sight" in capsys.readouterr().err
+    save_policy(policy, tmp_path / "policy", metadata={})
+    assert played() == ("team", {"first", "second"})
+    assert played("--sides", "first") == ("team", {"first"})
+    save_policy(policy, tmp_path / "policy", metadata={"control": "swarm"})
+    assert "known: team, unit" in refusal(capsys, "evaluate", "--agent", str(tmp_path))
+    sides = ["--scenario", "3s_vs_5z", "--sides", "both"]
+    assert "--sides is both" in refusal(capsys, "evaluate", "--agent", "scripted:hold", *sides)
 
 
 def test_export_needs_a_checkpoint_if_told_so(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +35,29 @@ def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check.status is Status.BAD
     assert next_step(examine()) == "pip install no-such-package"
     assert main(["doctor"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [((3, 10, 9), "BAD"), ((3, 11, 0), "GOOD"), ((3, 13, 9), "GOOD"), ((3, 14, 0), "BAD")],
+)
+def test_the_pythons_of_the_package(
+    version: tuple[int, ...], status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["requires-python"] == ">=3.11,<3.14"
+    monkeypatch.setattr(sys, "version_info", version)
+    check = doctor._python()
+    assert check.status is Status[status]
+    assert ("3.11" in check.remedy) == (status == "BAD")
+
+
+def test_details_are_printed_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("training.commands.doctor.examine", lambda: [Check("a", Status.GOOD, "/opt/[v2]/py")])
+    assert main(["doctor"]) == 0
+    assert "/opt/[v2]/py" in capsys.readouterr().out
 
 
 def test_a_wrong_sc2path(monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -93,19 +94,38 @@ def test_result_file() -> None:
     assert content["unit_table"] == unit_table_hash()
     assert content["versions"].keys() >= {"python", "numpy", "torch", "perceiver-policy"}
     assert content["sides"]["first"]["games"] == content["sides"]["second"]["games"] == 5
+    assert (content["games"], content["seeds"]) == (10, 5)
     assert json.loads(json.dumps(content)) == content
+    once = evaluate(ScriptedAgent("random"), None, "3m", games=10, swap_sides=False)
+    assert once.to_dict()["seeds"] == 10
 
 
 def test_paired_test() -> None:
-    """Exact McNemar: the chance of a split of the discordant battles at least as uneven, with a fair coin."""
+    """The chance of a split of the seeds that tell them apart at least as uneven, with a fair coin."""
     better = evaluate(ScriptedAgent("focus-fire"), None, "3m", games=100)
     worse = evaluate(ScriptedAgent("random"), None, "3m", games=100)
-    n = int(((better.outcomes == Outcome.WIN_0) != (worse.outcomes == Outcome.WIN_0)).sum())
+    n = int((better.outcomes == Outcome.WIN_0).reshape(2, 50).any(0).sum())
     assert worse.wins == 0
     assert paired_p_value(better, worse) == pytest.approx(2 * 0.5**n)
     assert paired_p_value(worse, worse) == 1.0
     with pytest.raises(ValueError, match="same scenario"):
         paired_p_value(better, evaluate(ScriptedAgent("random"), None, "3m", games=98))
+
+
+def test_the_paired_test_goes_by_seeds() -> None:
+    """Five seeds from both sides: the games of a seed are one coin, not two."""
+    played = evaluate(ScriptedAgent("hold"), None, "3m", games=10)
+
+    def won(*games: str) -> evaluation.EvaluationResult:
+        """Per side, a mark a seed: W for a win."""
+        outcomes = [Outcome.WIN_0 if game == "W" else Outcome.WIN_1 for side in games for game in side]
+        return dataclasses.replace(played, outcomes=np.array(outcomes, np.int8))
+
+    # First wins more of the seeds 0, 1, 2 and 3 (by 2, 1, 1 and 1); of seed 4 each wins one game.
+    first, second = won("WWW.W", "W.WW."), won("..W..", "....W")
+    assert paired_p_value(first, second) == pytest.approx(2 * 0.5**4)
+    assert paired_p_value(won(".....", "WWWWW"), won("WWWWW", ".....")) == 1.0
+    assert paired_p_value(won("W....", "W...."), won(".....", "....W")) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -10,14 +11,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from envs.battle.batch import BattleBatch
+from agents import ScriptedAgent
+from envs.battle.batch import BattleBatch, Control
 from envs.unit_set import validate_orders
 from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig
 from perceiver_policy.pretrained import save_policy
 from training import report
 from training.benchmark.engine import draw_orders
 from training.benchmark.rows import rates, row
-from training.report import finish_run
+from training.evaluate import evaluate
+from training.report import Report, finish_run
+from training.results import result_table
 
 ROW_KEYS = {"name", "unit", "ours", "rival", "rival_name", "ratio", "spread", "command"}
 
@@ -51,6 +55,38 @@ def test_finish_run(
     printed = capsys.readouterr().out
     assert "scripted:focus-fire" in printed
     assert "battle.html" in printed
+
+
+def test_a_policy_is_judged_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under its control, from its sides, unless the call says otherwise."""
+    monkeypatch.setattr(report, "ELSEWHERE", ("3m", "8m", "5m_vs_6m"))
+    monkeypatch.setattr(report, "SCRIPTS", ("hold",))
+    torch.manual_seed(0)
+    metadata = {"scenario": "3m", "control": "unit", "swap_sides": False}
+    save_policy(UnitSetPolicy(UnitSetPolicyConfig()), tmp_path / "policy", metadata=metadata)
+
+    def finish(**asked: object) -> Report:
+        finished = finish_run(tmp_path, scenario="3m", games=4, console=Console(quiet=True), **asked)
+        assert {result.control for result in finished.elsewhere.values()} == {finished.greedy.control}
+        return finished
+
+    trained = finish()
+    assert trained.greedy.control is Control.UNIT
+    assert {trained.greedy.side.max(), trained.scripts["hold"].side.max()} == {0}
+    assert trained.elsewhere["8m"].side.max() == 0
+    asked = finish(control="team", swap_sides=True)
+    assert asked.greedy.control is Control.TEAM
+    assert (asked.greedy.side.max(), asked.elsewhere["8m"].side.max()) == (1, 1)
+    assert asked.elsewhere["5m_vs_6m"].side.max() == 0
+
+
+def test_names_and_titles_are_printed_as_they_are() -> None:
+    result = evaluate(ScriptedAgent("hold"), None, "3m", games=2)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(result_table("on [bold]maps/[v1].yaml", {"runs/[v2]/policy": result}))
+    printed = console.export_text()
+    assert "runs/[v2]/policy" in printed
+    assert "on [bold]maps/[v1].yaml" in printed
 
 
 def test_rows() -> None:

@@ -25,6 +25,7 @@ from training.rl.rollout import (
     NUM_TIMEOUTS,
     NUM_WINS,
     BatchedEnvRunner,
+    _EndedBattles,
 )
 from training.rl.seats import BattleSetup
 
@@ -124,6 +125,18 @@ def test_metrics_count_every_battle_once():
     assert metrics[NUM_ENV_STEPS_SAMPLED].peek() == sum(len(pack) for pack in packs)
 
 
+def test_illegal_orders_are_counted():
+    """Of a rollout whose orders were changed behind the module's back."""
+    runner = make_runner()
+    (pack,) = runner.sample()
+    orders = pack.orders.copy()
+    free = pack.observations["controlled_mask"][0, :2].any(-1)
+    assert free.all()
+    orders[0, :2, 0] = (Verb.ATTACK, 0)  # of row 0, a unit of one's own
+    runner._log(dataclasses.replace(pack, orders=orders), _EndedBattles())
+    assert runner.get_metrics()[NUM_ILLEGAL_ORDERS].peek() == 2
+
+
 @pytest.mark.parametrize("control", ["team", "unit"])
 def test_an_agent_can_play_the_other_side(control):
     runner = make_runner(opponent=Holder(), control=control)
@@ -166,6 +179,16 @@ def test_sides():
 def test_asking_for_episodes_is_refused():
     with pytest.raises(ValueError, match="num_episodes"):
         make_runner().sample(num_episodes=3)
+
+
+def test_not_exploring_is_refused():
+    runner = make_runner()
+    with pytest.raises(ValueError, match="always explores"):
+        runner.sample(explore=False)
+    assert len(runner.sample(explore=True)) == 1
+    config = build_ppo_config(SMALL).env_runners(explore=False)
+    with pytest.raises(ValueError, match="always explores"):
+        BatchedEnvRunner(config=config, worker_index=0).sample()
 
 
 def weights_filled_with(runner: BatchedEnvRunner, value: float) -> dict:

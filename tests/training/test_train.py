@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import pkgutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +17,17 @@ from ray.rllib.core import COMPONENT_LEARNER
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import training.rl
 from envs.scenarios import ScenarioError
 from perceiver_policy import UnitSetPolicy
 from perceiver_policy.config import ConfigError
-from perceiver_policy.pretrained import load_policy
+from perceiver_policy.pretrained import load_policy, read_metadata
 from training.rl.config import TrainConfig, build_ppo_config
 from training.rl.interrupt import StopOnSignal
+from training.rl.job import StoppedBy, _Job, greedy_evaluation, restore, train
 from training.rl.rollout import MODULE_ID
 from training.rl.run_folder import CHECKPOINTS_KEPT, Progress, RunFolder, RunFolderError, open_run
 from training.rl.seats import BattleSetup
-from training.rl.train import StoppedBy, greedy_evaluation, restore, train
 
 TINY_MODEL = ("encoder.num_latents=2", "encoder.num_latent_channels=8", "unit_input.num_channels=8")
 
@@ -46,6 +48,11 @@ def tiny(run_dir: Path, **changes) -> TrainConfig:
     return TrainConfig(**settings | changes)
 
 
+def test_no_function_hides_a_module():
+    for module in pkgutil.iter_modules(training.rl.__path__):
+        assert module.name not in training.rl.__all__
+
+
 # Settings
 
 
@@ -59,6 +66,11 @@ def tiny(run_dir: Path, **changes) -> TrainConfig:
         ({"minibatch_size": 4096}, "minibatch_size is 4096.*2048"),
         ({"target_win_rate": 1.0}, "target_win_rate is 1.0.*below 1"),
         ({"time_limit_s": -1.0}, "time_limit_s is -1.0"),
+        ({"adam_betas": (0.9, 1.5)}, r"adam_betas is \(0.9, 1.5\).*below 1"),
+        ({"adam_betas": (0.9,)}, r"adam_betas is \(0.9,\).*tuple\[float, float\]"),
+        ({"num_battles": "many"}, "num_battles is 'many'.*int"),
+        ({"max_env_steps": True}, "max_env_steps is True.*int"),
+        ({"control": "teem"}, "control is 'teem'.*'team', 'unit'"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
@@ -68,11 +80,28 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 def test_settings_survive_their_file(tmp_path):
     config = tiny(tmp_path / "run", lr=3e-4)
-    config.save(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
     assert TrainConfig.load(tmp_path / "config.yaml") == config
-    (tmp_path / "other.yaml").write_text("nonsense: 1")
-    with pytest.raises(ValueError, match="does not hold the settings"):
-        TrainConfig.load(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nonsense: 1", "does not hold the settings"),
+        ("", "does not hold the settings"),
+        ("lr: 0.1", "does not hold the settings"),
+        ("run_dir: [1]", "does not hold the settings"),
+        ("a: [", "no YAML"),
+        ("run_dir: x\nnum_battles: many", "num_battles is 'many'"),
+        ("run_dir: x\nscenario: {a: 1}", "scenario is"),
+    ],
+)
+def test_a_wrong_settings_file_is_refused_in_one_line(tmp_path, content, message):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(RunFolderError, match=message) as error:
+        open_run(TrainConfig(run_dir=tmp_path, resume=True))
+    assert "config.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_settings_are_the_command_line():
@@ -88,6 +117,8 @@ def test_the_model_takes_overrides():
         TrainConfig(model_overrides=("encoder.num_latens=16",)).load_model()
     with pytest.raises(ValueError, match="KEY=VALUE"):
         TrainConfig(model_overrides=("encoder",)).load_model()
+    with pytest.raises(ValueError, match=r"encoder.num_latents=\[.*no YAML value"):
+        TrainConfig(model_overrides=("encoder.num_latents=[",)).load_model()
 
 
 def test_rllibs_config_counts_rows_per_observer():
@@ -103,13 +134,51 @@ def test_rllibs_config_counts_rows_per_observer():
 
 def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "something").touch()
-    with pytest.raises(RunFolderError, match="--resume"):
+    with pytest.raises(RunFolderError, match="no run's, so choose another --run-dir"):
         open_run(tiny(tmp_path))
     with pytest.raises(RunFolderError, match="no run to resume"):
         open_run(tiny(tmp_path, resume=True))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="--run-dir"):
         open_run(tiny(tmp_path / "file"))
+
+
+def test_a_begun_run_is_not_begun_again(tmp_path):
+    RunFolder(tmp_path).write_settings(tiny(tmp_path))
+    with pytest.raises(RunFolderError, match="--resume"):
+        open_run(tiny(tmp_path))
+
+
+def test_a_run_cut_off_as_it_began_can_begin(tmp_path, monkeypatch):
+    """Wherever the process dies, `train` and `train --resume` can both go on."""
+    folder, config = RunFolder(tmp_path / "run"), tiny(tmp_path / "run")
+
+    def die(*_):
+        raise SystemExit
+
+    for module, name in (("perceiver_policy.config", "save"), ("training.rl.run_folder", "write_whole")):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{module}.{name}", die)
+            with pytest.raises(SystemExit):
+                folder.write_settings(config)
+        assert folder.checkpoints.is_dir()
+        assert not folder.begun
+        (folder.path / ".config.yaml.17.4").write_text("sce")
+        for resume in (False, True):
+            again, settings = open_run(dataclasses.replace(config, resume=resume))
+            assert settings == config
+        again.write_settings(settings)
+        _, resumed = open_run(dataclasses.replace(config, resume=True))
+        assert resumed.resume
+        (folder.path / "config.yaml").unlink()
+    (folder.checkpoints / "something").touch()
+    assert not folder.free
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="cannot hold a run"):
+        RunFolder(tmp_path / "file" / "run").write_settings(tiny(tmp_path))
 
 
 def test_bad_settings_leave_no_folder(tmp_path):
@@ -133,6 +202,26 @@ def test_a_resumed_run_keeps_its_settings_and_takes_the_budget(tmp_path):
         open_run(TrainConfig(run_dir=tmp_path, resume=True, gamma=0.5))
 
 
+def test_a_resumed_run_keeps_its_budget_unless_told_otherwise(tmp_path):
+    budget = {"max_env_steps": 2_000_000, "time_limit_s": 60.0, "target_win_rate": 0.9}
+    RunFolder(tmp_path).write_settings(tiny(tmp_path, **budget))
+    _, resumed = open_run(TrainConfig(run_dir=tmp_path, resume=True))
+    assert {name: getattr(resumed, name) for name in budget} == budget
+    _, resumed = open_run(TrainConfig(run_dir=tmp_path, resume=True, max_env_steps=None, time_limit_s=5.0))
+    assert (resumed.max_env_steps, resumed.time_limit_s, resumed.target_win_rate) == (None, 5.0, 0.9)
+    _, resumed = open_run(TrainConfig(run_dir=tmp_path, resume=True, max_env_steps=300_000))
+    assert resumed.max_env_steps == 2_000_000, "documented: the default cannot be asked for"
+
+
+def test_an_unreadable_progress_is_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    checkpoint = folder.save_checkpoint(Progress(env_steps=10), lambda to: None)
+    for content in ("{", "[]", '{"steps": 3}'):
+        (checkpoint / "progress.json").write_text(content)
+        with pytest.raises(RunFolderError, match="how far"):
+            folder.latest_checkpoint()
+
+
 def test_checkpoints_appear_whole_or_not_at_all(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.latest_checkpoint() is None
@@ -148,6 +237,123 @@ def test_checkpoints_appear_whole_or_not_at_all(tmp_path):
     path, progress = folder.latest_checkpoint()
     assert (progress.env_steps, (path / "state").read_text()) == (30, "whole")
     assert len(list(folder.checkpoints.glob("step_*"))) == CHECKPOINTS_KEPT
+
+
+# The loop, on an algorithm that only counts
+
+
+class CountingAlgorithm:
+    """32 steps an iteration; its policy is as old as it is."""
+
+    def __init__(self):
+        self.policy = UnitSetPolicy(TrainConfig(model_overrides=TINY_MODEL).load_model())
+        self.iterations = 0
+
+    def train(self):
+        self.iterations += 1
+        sampled = {"num_env_steps_sampled": 32, "num_wins": 0, "num_episodes": 0, "num_illegal_orders": 0}
+        learned = {"entropy": 1.0, "approximate_kl": 0.0, "explained_variance": 0.0}
+        return {"env_runners": sampled, "learners": {MODULE_ID: learned}}
+
+    def get_module(self, _):
+        return SimpleNamespace(policy=self.policy)
+
+    def save_to_path(self, path):
+        Path(path, "rllib_checkpoint.json").write_text("{}")
+
+
+class RecordingMonitor:
+    def __init__(self):
+        self.fractions, self.seconds_left = [], []
+
+    def iteration(self, report, *, fraction, seconds_left):
+        self.fractions.append(fraction)
+        self.seconds_left.append(seconds_left)
+
+    def evaluation(self, verdict, env_steps):
+        pass
+
+    def flush(self):
+        pass
+
+
+def make_job(run_dir, *, progress=None, wins=(), **changes):
+    verdicts = iter(map(verdict, wins))
+    return _Job(
+        tiny(run_dir, **changes),
+        RunFolder(run_dir),
+        CountingAlgorithm(),
+        lambda policy: next(verdicts),
+        RecordingMonitor(),
+        progress or Progress(),
+    )
+
+
+GOING_ON = SimpleNamespace(requested=False)
+
+
+def test_a_spent_budget_trains_no_more(tmp_path):
+    job = make_job(tmp_path, progress=Progress(env_steps=64))
+    result = job.run(GOING_ON)
+    assert result.stopped_by is StoppedBy.STEP_LIMIT
+    assert job.algorithm.iterations == 0
+    assert read_metadata(result.policy)["env_steps"] == 64, "the restored weights are exported"
+
+
+def test_a_target_that_was_met_trains_no_more(tmp_path):
+    settings = {"evaluation_interval": 1, "max_env_steps": None}
+    met = make_job(tmp_path, wins=(95, 92), target_win_rate=0.9, **settings).run(GOING_ON)
+    assert met.stopped_by is StoppedBy.TARGET
+    _, progress = RunFolder(tmp_path).latest_checkpoint()
+    job = make_job(tmp_path, progress=progress, target_win_rate=0.9, **settings)
+    assert job.run(GOING_ON).stopped_by is StoppedBy.TARGET
+    assert job.algorithm.iterations == 0
+    job = make_job(tmp_path, progress=progress, wins=(99, 99), target_win_rate=0.95, **settings)
+    job.run(GOING_ON)
+    assert job.algorithm.iterations == 1
+
+
+def test_the_fraction_is_of_what_this_call_has_to_do(tmp_path):
+    job = make_job(tmp_path, progress=Progress(env_steps=1000), max_env_steps=1128, evaluation_interval=0)
+    job.run(GOING_ON)
+    assert job.monitor.fractions == [0.25, 0.5, 0.75, 1.0]
+    assert job.monitor.seconds_left[-1] == 0
+
+
+def test_only_a_better_policy_is_exported(tmp_path):
+    job = make_job(tmp_path, wins=(50, 90, 40), evaluation_interval=1, max_env_steps=96)
+    result = job.run(GOING_ON)
+    assert read_metadata(result.policy) == {
+        "scenario": "3m",
+        "control": "team",
+        "swap_sides": None,
+        "env_steps": 64,
+    }
+    assert result.progress.best_wilson_low == 0.9
+
+
+def test_an_evaluation_without_a_win_counts_as_one(tmp_path):
+    job = make_job(tmp_path, wins=(0,), max_env_steps=96)
+    result = job.run(GOING_ON)
+    assert result.progress.best_wilson_low == 0
+    assert read_metadata(result.policy)["env_steps"] == 64
+
+
+def test_without_evaluations_the_last_policy_is_exported(tmp_path):
+    """Also where an export of an earlier call is there."""
+    settings = {"evaluation_interval": 0, "control": "unit", "swap_sides": False}
+    first = make_job(tmp_path, **settings).run(GOING_ON)
+    assert read_metadata(first.policy)["env_steps"] == 64
+    again = make_job(tmp_path, progress=first.progress, max_env_steps=96, **settings).run(GOING_ON)
+    metadata = read_metadata(again.policy)
+    assert (metadata["env_steps"], metadata["control"], metadata["swap_sides"]) == (96, "unit", False)
+
+
+def test_a_checkpoint_holds_an_export(tmp_path):
+    make_job(tmp_path, wins=(50, 40), max_env_steps=128).run(GOING_ON)
+    checkpoint, _ = RunFolder(tmp_path).latest_checkpoint()
+    assert read_metadata(checkpoint / "policy")["env_steps"] == 128
+    assert read_metadata(tmp_path / "policy")["env_steps"] == 64
 
 
 # Evaluation
@@ -227,6 +433,8 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     for index, moments in optimizer["state"]["state"].items():
         for key, value in moments.items():
             np.testing.assert_array_equal(optimizer_again["state"]["state"][index][key], value)
+
+    assert load_policy(path / "policy").config == load_policy(folder.policy).config
 
     second = train(tiny(tmp_path / "run", resume=True, max_env_steps=128), console=console)
     assert (second.progress.iteration, second.progress.env_steps) == (4, 128)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from training.doctor import Status, examine, next_step
@@ -23,7 +24,7 @@ def run(_: Args) -> int:
     checks = examine()
     table = Table(show_header=False, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for check in checks:
-        table.add_row(check.name, f"[{_COLORS[check.status]}]{check.status.value}[/]", check.detail)
+        table.add_row(check.name, f"[{_COLORS[check.status]}]{check.status.value}[/]", escape(check.detail))
     console = Console()
     console.print(table)
     console.print(f"Next: {next_step(checks)}", highlight=False, markup=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -44,13 +45,19 @@ def require_writable(path: Path | None) -> None:
     """Refuse, before work starts, a file that could not be written after it.
 
     Raises:
-        ValueError: the folder is missing, or the path is a folder.
+        ValueError: the folder is missing or takes no files, or the path is a folder.
     """
     if path is None:
         return
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give a file")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist; make it, or choose another place for {path.name}")
+    try:  # permissions do not tell: of root, and of file systems that take no files
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
         raise ValueError(
-            f"{path.absolute().parent} does not exist; make it, or choose another place for {path.name}"
-        )
+            f"{folder} cannot be written to ({error.strerror}); choose another place for {path.name}"
+        ) from error

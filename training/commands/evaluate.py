@@ -17,6 +17,7 @@ from envs.scenarios import load_scenario
 from training.commands.door import door, require_writable
 from training.evaluate import EvaluationResult, evaluate
 from training.results import result_table
+from training.trained_as import trained_as
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class Args:
     """From which the battles' seeds derive."""
     orders: Literal["greedy", "sampled"] = "greedy"
     """What learned policies do: the likeliest orders, or drawn ones."""
-    control: Literal["team", "unit"] = "team"
-    """One observer commands a team, or each unit sees and acts for itself."""
-    sides: Literal["auto", "first"] = "auto"
-    """Swap sides where the scenario is symmetric, or let the agent play the first side only."""
+    control: Literal["team", "unit"] | None = None
+    """One observer commands a team, or each unit sees and acts for itself. Default: as the agent was trained;
+    team for scripts."""
+    sides: Literal["both", "first"] | None = None
+    """Every seed from both sides, or the first side only. Default: both where the scenario is symmetric,
+    unless the agent was trained on the first only."""
     threads: int = 1
     """Threads of the engine."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -55,6 +58,10 @@ def run(args: Args) -> int:
         scenario = load_scenario(args.scenario)
         greedy = args.orders == "greedy"
         agent = load_agent(args.agent, deterministic=greedy)
+        trained = trained_as(args.agent)
+        swap_sides = trained.swap_sides(_SWAP[args.sides])
+        if swap_sides and not scenario.symmetric:
+            raise ValueError(f"--sides is both, but the sides of {scenario.name} differ; leave it out")
         opponent = load_opponent(args.opponent, deterministic=greedy)
         for name in ("games", "threads"):
             if getattr(args, name) < 1:
@@ -67,8 +74,8 @@ def run(args: Args) -> int:
         scenario,
         games=args.games,
         seed=args.seed,
-        control=args.control,
-        swap_sides=False if args.sides == "first" else None,
+        control=args.control or trained.control,
+        swap_sides=swap_sides,
         num_threads=args.threads,
     )
     title = f"{result.scenario} on the embedded simulator, {result.games} battles against {result.opponent}"
@@ -76,6 +83,9 @@ def run(args: Args) -> int:
     if args.json is not None:
         write_whole(args.json, _as_json(result).encode())
     return 0
+
+
+_SWAP = {None: None, "both": True, "first": False}
 
 
 def _as_json(result: EvaluationResult) -> str:

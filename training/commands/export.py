@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from perceiver_policy.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_policy, read_metadata, save_policy
+from training.checkpoint_policy import CHECKPOINTS, POLICY, newest_checkpoints_policy
 from training.commands.door import door
 
 
@@ -24,19 +25,14 @@ class Args:
 
 
 def run(args: Args) -> int:
-    """Copy the run's export, or make one from a checkpoint."""
+    """Copy the run's export, or that in a checkpoint. Nothing is unpickled: the run may be a stranger's."""
     with door():
         if not args.run.is_dir():
             raise ValueError(f"{args.run} is no folder of a run")
-        inside = args.run / "policy"
-        source = inside if inside.is_dir() or (args.run / "checkpoints").is_dir() else args.run
+        inside = args.run / POLICY
+        source = inside if inside.is_dir() or (args.run / CHECKPOINTS).is_dir() else args.run
         if args.checkpoint or not source.is_dir():
-            from training.checkpoint_policy import (
-                policy_of_newest_checkpoint,
-            )  # imports ray, which takes seconds
-
-            save_policy(policy_of_newest_checkpoint(args.run), args.out)
-        else:
-            save_policy(load_policy(source), args.out, metadata=read_metadata(source))
+            source = newest_checkpoints_policy(args.run)
+        save_policy(load_policy(source), args.out, metadata=read_metadata(source))
     print(f"{args.out} holds {CONFIG_FILE} and {WEIGHTS_FILE}; load it with LearnedAgent({str(args.out)!r})")
     return 0

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from envs.scenarios import Scenario, Team, load_scenario, scenario_names
@@ -33,7 +34,7 @@ def run(args: Args) -> int:
     for column in ("scenario", "first team", "second team", "step limit", "map", "sides"):
         table.add_column(column)
     for scenario in scenarios:
-        table.add_row(*_cells(scenario))
+        table.add_row(*map(escape, _cells(scenario)))
     Console().print(table)
     if args.check:
         print(f"{args.check} is a good scenario; use the path wherever a scenario's name is asked for")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import tyro
 
 from agents import load_agent
 from agents.roster import BUILTIN
+from envs.battle.batch import Control
 from envs.battle.replay import read_replay, record_battle
 from envs.scenarios import load_scenario
 from training.battle_record import show_replay
-from training.commands.door import door
+from training.commands.door import door, require_writable
+from training.trained_as import trained_as
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,10 @@ def run(args: Args) -> int:
             second = BUILTIN if args.opponent == BUILTIN else load_agent(args.opponent)
             if not 0 <= args.seed < 2**64:
                 raise ValueError(f"--seed is {args.seed}; it must be from 0 to 2**64 - 1")
+            _note_control(args)
         args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "replay.jsonl"
+        path = args.out / "replay.jsonl"
+        require_writable(path)
     if args.replay is None:
         record_battle(path, scenario, (first, second), seed=args.seed)
     elif args.replay.resolve() != path.resolve():
@@ -58,3 +63,14 @@ def run(args: Args) -> int:
     shown = show_replay(path)
     print(f"{shown.title}: {shown.ending}\n{shown.page}\n{shown.gif}\n{path}")
     return 0
+
+
+def _note_control(args: Args) -> None:
+    """Say so if a policy is shown otherwise than it was trained: battles are recorded under team control."""
+    for agent in (args.agent, args.opponent):
+        if trained_as(agent).control is not Control.TEAM:
+            print(
+                f"note: {agent} learned to command each unit by its own sight, but is shown commanding "
+                "a team: recorded battles know no other control",
+                file=sys.stderr,
+            )

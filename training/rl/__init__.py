@@ -7,6 +7,6 @@ A job with its run folder, and RLlib's own config to do with as one likes::
 """
 
 from training.rl.config import TrainConfig, build_ppo_config
-from training.rl.train import TrainResult, train
+from training.rl.job import TrainResult, train
 
 __all__ = ["TrainConfig", "TrainResult", "build_ppo_config", "train"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -41,8 +42,8 @@ class TrainConfig:
     run_dir: Path = Path("runs/train")
     """Folder of the run: configuration, TensorBoard events, checkpoints, exported policy."""
     resume: bool = False
-    """Go on with the run in run_dir, with its settings. Only the budget is taken from this call. RLlib's
-    checkpoints are pickles: resume runs of your own, not folders from elsewhere."""
+    """Go on with the run in run_dir, with its settings; of this call only a budget other than the default
+    counts. RLlib's checkpoints are pickles: resume runs of your own, not folders from elsewhere."""
 
     time_limit_s: float | None = None
     """Budget: seconds this call may train, evaluations included."""
@@ -105,6 +106,8 @@ class TrainConfig:
     """Seconds between checkpoints; one is written at the end in any case."""
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            _require(self, name, _is_a(getattr(self, name), kind), f"it must be {_spelled(kind)}")
         for name in _AT_LEAST_ONE:
             _require(self, name, getattr(self, name) >= 1, "it must be at least 1")
         for name in _POSITIVE:
@@ -113,6 +116,8 @@ class TrainConfig:
             _require(self, name, getattr(self, name) >= 0, "it must not be negative")
         for name in ("gamma", "gae_lambda"):
             _require(self, name, 0 <= getattr(self, name) <= 1, "it must be from 0 to 1")
+        decays = all(0 <= beta < 1 for beta in self.adam_betas)
+        _require(self, "adam_betas", decays, "both must be at least 0 and below 1")
         for name in ("time_limit_s", "max_env_steps", "target_win_rate"):
             value = getattr(self, name)
             _require(self, name, value is None or value > 0, "it must be above 0, or none")
@@ -141,29 +146,39 @@ class TrainConfig:
             model = policy_configs.load_named(self.model)
         return UnitSetPolicyConfig.from_dict(_override(model.to_dict(), self.model_overrides))
 
-    def save(self, path: Path) -> None:
-        """Write all settings as YAML."""
+    def to_yaml(self) -> str:
+        """All settings, for :meth:`load` to read."""
         plain = dict(vars(self)) | {"run_dir": str(self.run_dir)}
         plain |= {name: list(value) for name, value in plain.items() if isinstance(value, tuple)}
-        path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+        return yaml.safe_dump(plain, sort_keys=False)
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
-        """Read settings written by :meth:`save`.
+        """Read a file of :meth:`to_yaml`'s.
 
         Raises:
             ValueError: the file does not hold settings of a run.
         """
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
         names = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(plain, dict) or not plain.keys() <= names:
+        if (
+            not isinstance(plain, dict)
+            or not plain.keys() <= names
+            or not isinstance(plain.get("run_dir"), str)
+        ):
             raise ValueError(f"{path} does not hold the settings of a run")
         lists = {name: tuple(value) for name, value in plain.items() if isinstance(value, list)}
-        return cls(**{**plain, **lists, "run_dir": Path(plain["run_dir"])})
+        try:
+            return cls(**{**plain, **lists, "run_dir": Path(plain["run_dir"])})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 BUDGET_FIELDS = ("time_limit_s", "max_env_steps", "target_win_rate")
-"""What a resumed run takes from the new call; all else stays as it was."""
+"""What a new call may change of a resumed run; all else stays as it was."""
 
 _AT_LEAST_ONE = (
     "num_battles",
@@ -279,8 +294,33 @@ def _override(model: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]
             place = place.setdefault(group, {})
             if not isinstance(place, dict):
                 raise ValueError(f"model override {change!r}: {group} has no keys below it")
-        place[key] = yaml.safe_load(value)
+        try:
+            place[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"model override {change!r}: {value!r} is no YAML value") from error
     return model
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    """Whether a value is of a field's type. An int is a float, and a bool is no number."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, UnionType):
+        return any(_is_a(value, argument) for argument in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(value) == len(kinds) and all(map(_is_a, value, kinds))
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _spelled(kind: Any) -> str:
+    """A type as a person writes it."""
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
 
 def _require(config: TrainConfig, name: str, condition: bool, rule: str) -> None:

@@ -118,8 +118,14 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
         """Play ``rollout_fragment_length`` steps in every battle, exploring: one pack.
 
         Raises:
-            ValueError: an amount is asked for in another way, which this runner does not know.
+            ValueError: an amount is asked for in another way, which this runner does not know; or greedy
+                orders, which have none of the log-probabilities that a rollout is learned from.
         """
+        explore = kwargs.pop("explore", None)
+        if not (self.config.explore if explore is None else explore):
+            raise ValueError(
+                f"{type(self).__name__} always explores; explore=False is for training.evaluate.evaluate()"
+            )
         asked = {key: value for key, value in kwargs.items() if value}
         if asked:
             raise ValueError(f"{type(self).__name__} samples whole rollouts; it cannot sample by {asked}")

@@ -6,7 +6,9 @@
     checkpoints/    the last two, to go on from   policy/      the exported policy, for use anywhere
     tensorboard/    curves
 
-Checkpoints appear whole or not at all: they are written beside their place and then renamed.
+Checkpoints appear whole or not at all: they are written beside their place and then renamed. ``config.yaml``
+is the last file that begins a run, and appears whole, too: a folder without it that holds nothing else of
+worth is one in which a run was cut off as it began, and may be begun anew.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envs.battle.whole_file import write_whole
 from perceiver_policy import config as policy_configs
+from training.checkpoint_policy import CHECKPOINTS, POLICY, PROGRESS, whole_checkpoints
 from training.rl.config import BUDGET_FIELDS, TrainConfig
 
 CHECKPOINTS_KEPT = 2
-_SETTINGS, _MODEL, _PROGRESS = "config.yaml", "model.yaml", "progress.json"
+_SETTINGS, _MODEL = "config.yaml", "model.yaml"
 
 
 class RunFolderError(ValueError):
@@ -37,7 +41,10 @@ class Progress:
     iteration: int = 0
     env_steps: int = 0
     train_seconds: float = 0.0
-    best_wilson_low: float = 0.0
+    best_wilson_low: float | None = None
+    """Of the best evaluation, whose policy is the exported one; None before the first."""
+    target_met: float | None = None
+    """The highest target win rate met so far."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +56,48 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def policy(self) -> Path:
         """Folder of the exported policy."""
-        return self.path / "policy"
+        return self.path / POLICY
 
     @property
     def tensorboard(self) -> Path:
         """Folder of the event files."""
         return self.path / "tensorboard"
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return (self.path / _SETTINGS).is_file()
+
+    @property
+    def free(self) -> bool:
+        """Whether a run may begin here: nothing is there, or no more than one cut off as it began leaves."""
+        if not self.path.exists():
+            return True
+        if not self.path.is_dir() or self.begun:
+            return False
+        files = (path for path in self.path.rglob("*") if not path.is_dir() or path.is_symlink())
+        return all(
+            file.parent == self.path and (file.name == _MODEL or file.name.startswith(f".{_SETTINGS}."))
+            for file in files
+        )
+
     def write_settings(self, config: TrainConfig) -> None:
-        """Begin a run: make the folder and write what it will do."""
-        self.checkpoints.mkdir(parents=True)
-        policy_configs.save(config.load_model(), self.path / _MODEL)
-        config.save(self.path / _SETTINGS)
+        """Begin a run: make the folder and write what it will do.
+
+        Raises:
+            RunFolderError: the folder cannot be made or written to.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            policy_configs.save(config.load_model(), self.path / _MODEL)
+            write_whole(self.path / _SETTINGS, config.to_yaml().encode())
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot hold a run: {error.strerror or error}") from error
 
     def save_checkpoint(self, progress: Progress, save: Callable[[str], object]) -> Path:
         """Write a checkpoint and forget all but the newest :data:`CHECKPOINTS_KEPT`.
@@ -75,56 +107,74 @@ class RunFolder:
             save: writes that state into the folder it is given.
         """
         final = self.checkpoints / f"step_{progress.env_steps:012d}"
-        if final in self._complete():
+        if final in whole_checkpoints(self.path):
             return final
         unfinished = self.checkpoints / f".{final.name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         save(str(unfinished.resolve()))
-        (unfinished / _PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
+        (unfinished / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
         unfinished.rename(final)
-        for old in self._complete()[:-CHECKPOINTS_KEPT]:
+        for old in whole_checkpoints(self.path)[:-CHECKPOINTS_KEPT]:
             shutil.rmtree(old)
         return final
 
     def latest_checkpoint(self) -> tuple[Path, Progress] | None:
-        """The newest whole checkpoint; None if there is none."""
-        complete = self._complete()
+        """The newest whole checkpoint; None if there is none.
+
+        Raises:
+            RunFolderError: its progress cannot be read.
+        """
+        complete = whole_checkpoints(self.path)
         if not complete:
             return None
-        progress = json.loads((complete[-1] / _PROGRESS).read_text(encoding="utf-8"))
-        return complete[-1].resolve(), Progress(**progress)
-
-    def _complete(self) -> list[Path]:
-        return sorted(path for path in self.checkpoints.glob("step_*") if (path / _PROGRESS).is_file())
+        file = complete[-1] / PROGRESS
+        try:
+            progress = Progress(**json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise RunFolderError(f"{file} does not tell how far a run has come: {error}") from error
+        return complete[-1].resolve(), progress
 
 
 def open_run(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
     """The folder for this job and the settings that hold; nothing is written.
 
-    For a new run these are the ones given; for a resumed one those of the folder, with the budget given.
+    For a new run these are the ones given. For a resumed one they are those of the folder, but the budget
+    may be changed: what the call gives, if it is not the default, holds. A call cannot say the default,
+    then; to go on to 300,000 steps where the run has another budget, give 300,001. Where a run was cut off
+    before it began, ``resume`` begins it with the settings given; those returned have ``resume`` off.
 
     Raises:
         RunFolderError: a run is there and ``resume`` is off; or none is there and it is on; or the call asks
-            for settings that the run does not have.
+            for settings that the run does not have; or those of the run cannot be read.
     """
     folder = RunFolder(config.run_dir)
     if not config.resume:
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            raise RunFolderError(
-                f"{folder.path} exists; go on with the run in it with --resume, or choose another --run-dir"
-            )
+        if not folder.free:
+            if folder.begun:
+                way_out = "go on with the run in it with --resume, or choose another --run-dir"
+            else:
+                way_out = "it is no run's, so choose another --run-dir"
+            raise RunFolderError(f"{folder.path} exists; {way_out}")
         return folder, config
-    if not (folder.path / _SETTINGS).is_file():
+    if not folder.begun:
+        if folder.path.is_dir() and folder.free:
+            return folder, dataclasses.replace(config, resume=False)
         raise RunFolderError(f"{folder.path} holds no run to resume; leave out --resume to start one")
-    stored, default = TrainConfig.load(folder.path / _SETTINGS), TrainConfig()
-    for name in vars(config).keys() - {*BUDGET_FIELDS, "run_dir", "resume"}:
+    try:
+        stored = TrainConfig.load(folder.path / _SETTINGS)
+    except ValueError as error:
+        raise RunFolderError(str(error)) from error
+    default, budget = TrainConfig(), {}
+    for name in vars(config).keys() - {"run_dir", "resume"}:
         asked, kept = getattr(config, name), getattr(stored, name)
-        if asked not in (kept, getattr(default, name)):
+        if asked in (kept, getattr(default, name)):
+            continue
+        if name not in BUDGET_FIELDS:
             raise RunFolderError(
                 f"{name} is {asked!r}, but the run in {folder.path} has {kept!r}: a resumed run keeps its "
                 "settings; leave it out, or start a run in another folder"
             )
-    budget: dict[str, Any] = {name: getattr(config, name) for name in BUDGET_FIELDS}
+        budget[name] = asked
     model: dict[str, Any] = {"model": str(folder.path / _MODEL), "model_overrides": ()}
     return folder, dataclasses.replace(stored, **budget, **model, run_dir=config.run_dir, resume=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from rich.console import Console
 from agents.learned import LearnedAgent
 from perceiver_policy.policy import UnitSetPolicy
 from perceiver_policy.pretrained import save_policy
+from training.checkpoint_policy import POLICY
 from training.evaluate import evaluate as play
 from training.rl.config import TrainConfig, build_ppo_config
 from training.rl.interrupt import StopOnSignal
@@ -77,7 +79,8 @@ def train(
 ) -> TrainResult:
     """Train until the target is met, the budget is spent or a signal comes; then save and export.
 
-    The exported policy is the best one evaluated; without evaluations, the last.
+    The exported policy is the best one evaluated; without evaluations, the last. A run that is resumed with
+    its budget spent or its target met trains no more.
 
     Args:
         config: the job.
@@ -86,7 +89,7 @@ def train(
         console: where to report; default: standard error.
 
     Raises:
-        RunFolderError: the run folder does not fit.
+        RunFolderError: the run folder does not fit or cannot be written to.
         ScenarioError, ConfigError, ValueError: as :func:`build_ppo_config`, before anything is written.
     """
     console = console or Console(stderr=True)
@@ -109,9 +112,14 @@ def train(
         ):
             result = _Job(config, folder, algorithm, evaluate, monitor, progress).run(stop)
     if result.stopped_by is StoppedBy.SIGNAL:
-        command = f"perceiver-policy train --run-dir {config.run_dir} --resume"
-        console.print(f"Saved. Go on with: {command}", highlight=False, markup=False, soft_wrap=True)
+        message = f"Saved. Go on with: {resume_command(config.run_dir)}"
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
     return result
+
+
+def resume_command(run_dir: Path) -> str:
+    """What to type to go on with a run."""
+    return f"perceiver-policy train --run-dir {shlex.quote(str(run_dir))} --resume"
 
 
 def greedy_evaluation(setup: BattleSetup, *, games: int, seed: Sequence[int]) -> Evaluate:
@@ -169,22 +177,23 @@ class _Job:
         self.monitor = monitor
         self.progress = progress
         self.verdict: Verdict | None = None
-        self._seconds_before = progress.train_seconds
+        self._steps_before, self._seconds_before = progress.env_steps, progress.train_seconds
         self._began = self._saved = time.monotonic()
 
     def run(self, stop: StopOnSignal) -> TrainResult:
         """Iterate, evaluate, save, until there is a reason to stop."""
-        stopped_by = None
+        stopped_by = self._spent()
         while stopped_by is None:
             self._iterate()
-            target_met = self._evaluation_is_due() and self._meets_target()
-            stopped_by = StoppedBy.TARGET if target_met else self._spent()
+            if self._evaluation_is_due() and self._meets_target():
+                self.progress = replace(self.progress, target_met=self.config.target_win_rate)
+            stopped_by = self._spent()
             if stop.requested:
                 stopped_by = StoppedBy.SIGNAL
             if stopped_by or time.monotonic() - self._saved >= self.config.checkpoint_interval_s:
                 self._save()
-        if not self.folder.policy.exists():
-            self._export()
+        if self.progress.best_wilson_low is None:  # an export that is there is older than these weights
+            self._export(self.folder.policy)
         return TrainResult(self.progress, self.verdict, stopped_by, self.folder.policy)
 
     @property
@@ -231,8 +240,9 @@ class _Job:
         for _ in range(2):
             self.verdict = self.evaluate(self._policy)
             self.monitor.evaluation(self.verdict, self.progress.env_steps)
-            if self.verdict.wilson_low >= self.progress.best_wilson_low:
-                self._export()
+            best = self.progress.best_wilson_low
+            if best is None or self.verdict.wilson_low >= best:
+                self._export(self.folder.policy)
                 self.progress = replace(self.progress, best_wilson_low=self.verdict.wilson_low)
             if target is None or self.verdict.wilson_low < target:
                 return False
@@ -244,25 +254,39 @@ class _Job:
         if config.time_limit_s is not None:
             fractions.append(self._elapsed / config.time_limit_s)
         if config.max_env_steps is not None:
-            fractions.append(self.progress.env_steps / config.max_env_steps)
+            done = self.progress.env_steps - self._steps_before
+            fractions.append(done / (config.max_env_steps - self._steps_before))
         return max(fractions)
 
     def _spent(self) -> StoppedBy | None:
-        config = self.config
+        config, met = self.config, self.progress.target_met
+        if config.target_win_rate is not None and met is not None and met >= config.target_win_rate:
+            return StoppedBy.TARGET
         if config.max_env_steps is not None and self.progress.env_steps >= config.max_env_steps:
             return StoppedBy.STEP_LIMIT
         if config.time_limit_s is not None and self._elapsed >= config.time_limit_s:
             return StoppedBy.TIME_LIMIT
         return None
 
-    def _export(self) -> None:
-        metadata = {"scenario": self.config.scenario, "env_steps": self.progress.env_steps}
-        save_policy(self._policy, self.folder.policy, metadata=metadata)
+    def _export(self, to: Path) -> None:
+        config = self.config
+        metadata = {
+            "scenario": config.scenario,
+            "control": config.control,
+            "swap_sides": config.swap_sides,
+            "env_steps": self.progress.env_steps,
+        }
+        save_policy(self._policy, to, metadata=metadata)
 
     def _save(self) -> None:
         self.monitor.flush()
-        self.folder.save_checkpoint(self.progress, self.algorithm.save_to_path)
+        self.folder.save_checkpoint(self.progress, self._write_checkpoint)
         self._saved = time.monotonic()
+
+    def _write_checkpoint(self, to: str) -> None:
+        """RLlib's state, to go on from, and the policy as an export, to take out without unpickling."""
+        self.algorithm.save_to_path(to)
+        self._export(Path(to) / POLICY)
 
 
 @contextlib.contextmanager

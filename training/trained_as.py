@@ -1,0 +1,46 @@
+"""How a policy was trained, as its export tells: what to evaluate it under unless told otherwise.
+
+A policy that learned to command units each by its own sight does worse under a team's, which it never saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from envs.battle.batch import Control
+from training.checkpoint_policy import POLICY
+
+
+@dataclass(frozen=True)
+class TrainedAs:
+    """What an export's metadata says of the training. The defaults are for agents that were not trained."""
+
+    control: Control = Control.TEAM
+    first_side_only: bool = False
+
+    def swap_sides(self, asked: bool | None) -> bool | None:
+        """What :func:`training.evaluate.evaluate` takes: what was asked for, else as in training."""
+        return False if asked is None and self.first_side_only else asked
+
+
+def trained_as(agent: str | Path) -> TrainedAs:
+    """How an agent was trained.
+
+    Args:
+        agent: as for :func:`agents.roster.load_agent`; what is no folder was not trained.
+
+    Raises:
+        ValueError: the folder holds no export, or one that speaks of a control that does not exist.
+    """
+    path = Path(agent)
+    if not path.is_dir():
+        return TrainedAs()
+    from perceiver_policy.pretrained import read_metadata  # torch takes a second, and scripts do without
+
+    inside = path / POLICY
+    metadata = read_metadata(inside if inside.is_dir() else path)
+    control = metadata.get("control", Control.TEAM.value)
+    if control not in list(Control):
+        raise ValueError(f"{agent} was trained under control {control!r}; known: {', '.join(Control)}")
+    return TrainedAs(Control(control), first_side_only=metadata.get("swap_sides") is False)
