@@ -14,8 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from agents.base import Observation, Orders
+from envs.unit_set import NUM_SCALARS, NUM_TARGET_VERBS, NUM_UNIT_FEATURES, NUM_VERBS
+from envs.units import num_unit_types
+from perceiver_policy.config import UnitSetPolicyConfig
 from perceiver_policy.policy import ACTOR_KEYS, UnitSetPolicy
-from perceiver_policy.pretrained import load_policy
+from perceiver_policy.pretrained import ExportError, load_policy
 
 UNITS_TOGETHER = 4096
 """Units of all observations in one forward pass: what then passes between layers stays within the caches."""
@@ -32,7 +35,8 @@ class LearnedAgent:
         device: where the policy runs; one in memory is moved there.
 
     Raises:
-        ExportError: the directory holds no policy that can be loaded.
+        ExportError: the directory holds no policy that can be loaded, or the policy, an export's or one in
+            memory, is for observations of other sizes than these environments give.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class LearnedAgent:
         else:
             self.policy = load_policy(policy, device=device)
             self.name = name or str(policy)
+        _require_contract(self.policy.config, self.name)
         self.deterministic = deterministic
         self._device = torch.device(device)
         self._generator = torch.Generator(device=self._device)
@@ -79,3 +84,25 @@ class LearnedAgent:
     def _rows(self, array: NDArray, leading: int) -> torch.Tensor:
         """The array with all leading dimensions made one."""
         return torch.as_tensor(array.reshape(-1, *array.shape[leading:]), device=self._device)
+
+
+def _require_contract(config: UnitSetPolicyConfig, name: str) -> None:
+    """Raise :class:`ExportError` if a policy of this configuration cannot read the unit-set contract."""
+    contract = {
+        "num_unit_features": NUM_UNIT_FEATURES,
+        "num_scalars": NUM_SCALARS,
+        "num_verbs": NUM_VERBS,
+        "num_target_verbs": NUM_TARGET_VERBS,
+    }
+    problems = [
+        f"{key} {getattr(config, key)}, the environments have {size}"
+        for key, size in contract.items()
+        if getattr(config, key) != size
+    ]
+    if config.num_unit_types < num_unit_types():
+        problems.append(
+            f"num_unit_types {config.num_unit_types}, the environments have {num_unit_types()}: "
+            "at least as many are needed"
+        )
+    if problems:
+        raise ExportError(f"{name} is a policy for other observations: " + "; ".join(problems))

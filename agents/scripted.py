@@ -12,7 +12,7 @@ tells and nothing else.
     kite          focus-fire, but keep away from enemies of shorter range while the weapon cools down
 
 The last three attack-move until an enemy is seen and then close in on the closest, together: who is ahead of
-the others waits for them. They do not disturb an attack that has begun.
+comrades of like range waits for them. They do not disturb an attack that has begun.
 
 Kiting's numbers were tuned on 3s_vs_5z and are frozen: a baseline that moves is none.
 """
@@ -47,8 +47,11 @@ Bools: TypeAlias = NDArray[np.bool_]
 REACH = 0.2
 """Steps of walking from which an enemy counts as in reach: there is time to shoot in the same step."""
 LINE_DEPTH = 0.7
-"""Map cells, times the square root of the team's size, that a unit may be ahead of the last one: as deep as a
-formation is."""
+"""Map cells, times the square root of the team's size, that a unit may be ahead of the last one of like
+range: as deep as a formation is."""
+LIKE_RANGE = 1.0
+"""Map cells by which the ranges of units that wait for each other may differ. Who shoots from afar has always
+less far to go: waiting for melee units, it would stand in their way while they jam behind it."""
 MIN_DAMAGE = 0.5
 """Least damage of a hit after armour."""
 
@@ -118,11 +121,13 @@ class Situation:
 
     @cached_property
     def ahead(self) -> Floats:
-        """(..., A) map cells that the team's last unit has to go farther to get an enemy in range."""
+        """(..., A) map cells that the last of like range has to go farther to get an enemy in range."""
         missing = np.where(self.attackable, self.missing, np.inf).min(-1)
         counts = self.alive & np.isfinite(missing)
         missing = np.where(counts, missing, 0.0)
-        last = np.where(counts, missing, -np.inf).max(-1, keepdims=True, initial=-np.inf)
+        reach = self.own("weapon_range")
+        like = np.abs(reach[..., :, None] - reach[..., None, :]) <= LIKE_RANGE
+        last = np.where(like & counts[..., None, :], missing[..., None, :], -np.inf).max(-1, initial=-np.inf)
         return np.where(counts, last - missing, 0.0)
 
 

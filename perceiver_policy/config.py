@@ -29,6 +29,9 @@ from perceiver_policy.attention import ACTIVATIONS
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
+LARGEST = 65536
+"""No whole number in a configuration is larger: each is a width or a count, and a file's may be a mistake."""
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be built; the message names the key, the value and the allowed ones."""
@@ -47,6 +50,8 @@ class Config:
 
     minimum: ClassVar[Mapping[str, float]] = {}
     """Smallest allowed value by field name; numbers not listed must be at least 1."""
+    maximum: ClassVar[Mapping[str, int]] = {}
+    """Largest allowed whole number by field name; those not listed may be up to :data:`LARGEST`."""
 
     def __post_init__(self) -> None:
         for name, hint in _hints(type(self)).items():
@@ -55,8 +60,13 @@ class Config:
             object.__setattr__(self, name, value)
             for number in value if isinstance(value, tuple) else (value,):
                 least = self.minimum.get(name, 1)
-                if isinstance(number, (int, float)) and not isinstance(number, bool) and not number >= least:
+                if isinstance(number, bool) or not isinstance(number, (int, float)):
+                    continue
+                if not number >= least:
                     raise ConfigError(f"{where} is {number!r}; it must be at least {least}")
+                most = self.maximum.get(name, LARGEST)
+                if isinstance(number, int) and number > most:
+                    raise ConfigError(f"{where} is {number!r}; it must be at most {most}")
 
     @classmethod
     def from_dict(cls: type[ConfigT], data: Mapping[str, Any]) -> ConfigT:
@@ -89,6 +99,8 @@ class Config:
 class EncoderConfig(Config):
     """The Perceiver encoder, in the paper's names. Widths left None are as in ``attention.Attention``,
     and heads are checked against ``num_latent_channels`` then."""
+
+    maximum: ClassVar[Mapping[str, int]] = {"num_self_attention_layers_per_block": 256, "num_blocks": 256}
 
     num_latents: int = 4
     num_latent_channels: int = 32

@@ -2,7 +2,8 @@
 
 Nothing is pickled: loading runs no code of the file's author. Nothing is half there: an export appears
 whole or not at all. Nothing is half read: names, shapes and dtypes in the weights' header must be exactly
-those the configuration calls for before a single tensor is read.
+those the configuration calls for before a model is allocated or a single tensor is read. What is read must
+be finite.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def save_policy(
 
     Args:
         policy: what to export; its weights keep their dtype.
-        directory: made if need be; an export already there is replaced.
+        directory: made if need be; an export already there is replaced, and is back in its place if
+            replacing it fails.
         metadata: anything JSON can hold, such as scenario and training budget; :func:`read_metadata`
             returns it.
 
@@ -58,15 +60,18 @@ def save_policy(
     directory.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target: a rename is atomic only within one file system.
     workspace = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    old = workspace / "old"
     try:
         export = workspace / "new"
         export.mkdir()
         configuration.save(policy.config, export / CONFIG_FILE)
         (export / WEIGHTS_FILE).write_bytes(save(weights, metadata=header))
         if directory.exists():
-            directory.replace(workspace / "old")
+            directory.replace(old)
         export.replace(directory)
     finally:
+        if old.exists() and not directory.exists():
+            old.replace(directory)  # should this fail too, the workspace stays: it holds the only copy
         shutil.rmtree(workspace)
 
 
@@ -80,7 +85,7 @@ def load_policy(directory: str | Path, *, device: str | torch.device = "cpu") ->
     Raises:
         ExportError: the directory or a file is missing, the configuration does not parse, the weights
             are not such a file or not this format, or a tensor is missing, surplus or of another shape or
-            dtype. All are found before any tensor is read.
+            dtype: all found before a model is allocated or any tensor read. Or a weight is not finite.
     """
     directory = Path(directory)
     _require_files(directory)
@@ -88,10 +93,15 @@ def load_policy(directory: str | Path, *, device: str | torch.device = "cpu") ->
         config = configuration.load(directory / CONFIG_FILE)
     except (configuration.ConfigError, UnicodeDecodeError) as error:
         raise ExportError(f"{directory}: the configuration cannot be used: {error}") from error
+    with torch.device("meta"):  # shapes without memory, however large the configuration says they are
+        outline = UnitSetPolicy(config).state_dict()
+    _check_header(directory / WEIGHTS_FILE, outline)
+    # Made once more, for real: buffers that are not saved are computed from the configuration.
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: draw none of the caller's
         policy = UnitSetPolicy(config)
-    _check_header(directory / WEIGHTS_FILE, policy.state_dict())
-    policy.load_state_dict(load_file(directory / WEIGHTS_FILE))
+    weights = load_file(directory / WEIGHTS_FILE)
+    _require_finite(directory / WEIGHTS_FILE, weights)
+    policy.load_state_dict(weights)
     return policy.to(device).eval()
 
 
@@ -99,12 +109,20 @@ def read_metadata(directory: str | Path) -> dict[str, Any]:
     """What :func:`save_policy` was given as ``metadata``.
 
     Raises:
-        ExportError: no export there.
+        ExportError: no export there, or its header has no such metadata.
     """
     directory = Path(directory)
     _require_files(directory)
-    with _open(directory / WEIGHTS_FILE) as weights:
-        return json.loads(_format_header(directory / WEIGHTS_FILE, weights)["metadata"])
+    path = directory / WEIGHTS_FILE
+    with _open(path) as weights:
+        text = _format_header(path, weights)["metadata"]
+    try:
+        metadata = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ExportError(f"{path} has metadata that is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise ExportError(f"{path} has metadata {text!r}; expected a JSON object")
+    return metadata
 
 
 def _refuse_foreign(directory: Path) -> None:
@@ -141,6 +159,8 @@ def _format_header(path: Path, weights: Any) -> dict[str, str]:
     for key, expected in (("format", FORMAT), ("format_version", FORMAT_VERSION)):
         if header.get(key) != expected:
             raise ExportError(f"{path} has {key} {header.get(key)!r}; this version reads {expected!r}")
+    if "metadata" not in header:
+        raise ExportError(f"{path} has no metadata in its header, where every export has {{}} at least")
     return header
 
 
@@ -162,3 +182,9 @@ def _check_header(path: Path, expected: Mapping[str, torch.Tensor]) -> None:
     ]
     if problems:
         raise ExportError(f"{path} does not fit {CONFIG_FILE}: " + "; ".join(problems))
+
+
+def _require_finite(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    spoilt = [name for name, tensor in sorted(weights.items()) if not tensor.isfinite().all()]
+    if spoilt:
+        raise ExportError(f"{path} has weights that are NaN or infinite, in: {', '.join(spoilt)}")

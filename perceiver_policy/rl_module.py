@@ -5,6 +5,8 @@ Usable in anyone's algorithm config, on any environment whose spaces follow the 
     model_config = {"encoder": {"num_latents": 16}}
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=PerceiverRLModule, model_config=model_config))
 
+It serves PPO, IMPALA and APPO: it has values, target networks, and no state between steps.
+
 ``model_config`` takes the fields of the policy's config; sizes that the spaces tell may be left out. One more
 key belongs to the adapter:
 
@@ -21,7 +23,6 @@ the targets are those given the verb that was taken, so that a ratio with unchan
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, NoReturn
 
 import gymnasium as gym
@@ -29,12 +30,21 @@ import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.distribution.distribution import Distribution
-from ray.rllib.core.rl_module.apis import ValueFunctionAPI
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis import (
+    TARGET_NETWORK_ACTION_DIST_INPUTS,
+    InferenceOnlyAPI,
+    TargetNetworkAPI,
+    ValueFunctionAPI,
+)
 from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.utils.typing import NetworkType
 from torch import Tensor
 
 from perceiver_policy.config import UnitSetPolicyConfig
-from perceiver_policy.policy import ACTOR_KEYS, UnitSetPolicy
+from perceiver_policy.heads import categorical
+from perceiver_policy.heads.pointer import NO_TARGET
+from perceiver_policy.policy import ACTOR_KEYS, PolicyOutput, UnitSetPolicy
 
 _ADDED_BY_RLLIB = ("vf_share_layers", "max_seq_len")
 """Keys that algorithms merge into every ``model_config`` and that mean nothing here."""
@@ -46,8 +56,15 @@ class OrderDistribution(Distribution):
     Made from logits (..., A, V + U): V verb logits, then U target logits conditioned on the verb taken (all
     on row 0 where that verb has no target). Masked entries are -1e9.
 
-    ``logp``, ``entropy`` and ``kl`` are (..., A) with ``per_unit``, else sums over the units, (...). Entropy
-    and divergence of the target are those given the verb taken: unbiased estimates of the joint ones.
+    ``logp``, ``entropy`` and ``kl`` are (..., A) with ``per_unit``, else sums over the units, (...).
+
+    The joint entropy of an order is H(v) + Σ_v p(v) H(t | v). ``entropy`` is H(v) + H(t | v taken), which
+    costs one pass of the pointer instead of one for each verb. In value it is unbiased where v was drawn
+    from p, that is on-policy; after some steps on the same data, v is from the older p. Its gradient is not
+    the joint entropy's: it leaves out Σ_v ∇p(v) H(t | v), since the verb taken is a constant. An entropy
+    bonus thus spreads the verbs, and the targets of a verb once taken, but does not reward p for choosing
+    verbs whose targets are open. ``kl`` is estimated likewise, and its gradient lacks nothing where v was
+    drawn from ``self`` and only ``other`` has one, as in PPO.
     """
 
     def __init__(self, logits: Tensor, *, num_verbs: int, num_target_verbs: int, per_unit: bool) -> None:
@@ -73,21 +90,22 @@ class OrderDistribution(Distribution):
     def logp(self, value: Tensor, **_: Any) -> Tensor:
         """Log-probability of orders (..., A, 2), integers of any width."""
         orders = value.long()
-        verb = orders[..., :1]
-        target = torch.where(verb >= self._first_target_verb, orders[..., 1:], 0)
-        verb_log_probs, target_log_probs = self._log_probs
-        log_probs = verb_log_probs.gather(-1, verb) + target_log_probs.gather(-1, target)
-        return self._reduce(log_probs.squeeze(-1))
+        verb = orders[..., 0]
+        target = orders[..., 1].masked_fill(verb < self._first_target_verb, NO_TARGET)
+        verb_logits, target_logits = self._parts
+        verb_log_prob = categorical.log_prob_and_entropy(verb_logits, verb)[0]
+        target_log_prob = categorical.log_prob_and_entropy(target_logits, target)[0]
+        return self._reduce(verb_log_prob + target_log_prob)
 
     def entropy(self, **_: Any) -> Tensor:
-        """Entropy of the verb plus that of the target given the verb taken."""
-        verb, target = (-(log_p.exp() * log_p).sum(-1) for log_p in self._log_probs)
-        return self._reduce(verb + target)
+        """Entropy of the verb plus that of the target given the verb taken; see the class on its gradient."""
+        verb_logits, target_logits = self._parts
+        return self._reduce(categorical.entropy(verb_logits) + categorical.entropy(target_logits))
 
     def kl(self, other: OrderDistribution, **_: Any) -> Tensor:
         """KL(self ‖ other), both conditioned on the same verbs taken."""
-        pairs = zip(self._log_probs, other._log_probs, strict=True)
-        verb, target = ((log_p.exp() * (log_p - log_q)).sum(-1) for log_p, log_q in pairs)
+        pairs = zip(self._parts, other._parts, strict=True)
+        verb, target = (categorical.kl_divergence(mine, others) for mine, others in pairs)
         return self._reduce(verb + target)
 
     def sample(self, **_: Any) -> NoReturn:
@@ -109,18 +127,16 @@ class OrderDistribution(Distribution):
         assert isinstance(space, gym.spaces.MultiDiscrete)
         return int(space.nvec.reshape(-1, 2)[0].sum())
 
-    @cached_property
-    def _log_probs(self) -> tuple[Tensor, Tensor]:
-        """Of verbs (..., A, V) and targets (..., A, U)."""
-        sizes = [self._num_verbs, self.logits.shape[-1] - self._num_verbs]
-        verb_logits, target_logits = self.logits.split(sizes, -1)
-        return verb_logits.log_softmax(-1), target_logits.log_softmax(-1)
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """Logits of verbs (..., A, V) and of targets (..., A, U)."""
+        return self.logits[..., : self._num_verbs], self.logits[..., self._num_verbs :]
 
     def _reduce(self, per_unit: Tensor) -> Tensor:
         return per_unit if self._per_unit else per_unit.sum(-1)
 
 
-class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
+class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
     """:class:`UnitSetPolicy` under RLlib; see the module's docstring.
 
     Attributes:
@@ -168,11 +184,27 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
 
     def _forward_train(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Tensor]:
         output = self.policy(batch[Columns.OBS])
-        target_logits = output.target_logits(batch[Columns.ACTIONS][..., 0].long())
         return {
-            Columns.ACTION_DIST_INPUTS: torch.cat((output.verb_logits, target_logits), -1),
+            Columns.ACTION_DIST_INPUTS: _logits_given_orders(output, batch[Columns.ACTIONS]),
             Columns.EMBEDDINGS: output.value,
         }
+
+    def make_target_networks(self) -> None:
+        """Copy the policy. APPO's learner asks for it, and lets the copy lag behind."""
+        self._target_policy = make_target_network(self.policy)
+
+    def get_target_network_pairs(self) -> list[tuple[NetworkType, NetworkType]]:
+        """The policy and its copy."""
+        return [(self.policy, self._target_policy)]
+
+    def forward_target(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The copy's logits (B, A, V + U) for the orders in ``batch``, teacher-forced as in training."""
+        output = self._target_policy(batch[Columns.OBS])
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: _logits_given_orders(output, batch[Columns.ACTIONS])}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """The copy: modules that only act receive and keep none."""
+        return ["_target_policy"]
 
     def compute_values(self, batch: Mapping[str, Any], embeddings: Tensor | None = None) -> Tensor:
         """Values of the observations in ``batch``.
@@ -189,6 +221,12 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
         if not self.per_unit_ratio:
             return embeddings
         return embeddings[:, None].expand(batch[Columns.OBS]["controlled_mask"].shape)
+
+
+def _logits_given_orders(output: PolicyOutput, orders: Tensor) -> Tensor:
+    """(B, A, V + U): of verbs, and of targets given the verbs of ``orders`` (B, A, 2)."""
+    target_logits = output.target_logits(orders[..., 0].long())
+    return torch.cat((output.verb_logits, target_logits), -1)
 
 
 def policy_config(

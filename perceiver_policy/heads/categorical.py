@@ -28,13 +28,24 @@ def log_prob_and_entropy(logits: Tensor, choice: Tensor) -> tuple[Tensor, Tensor
     Returns:
         Two (...) floats.
     """
-    # softmax would do, but exp of the masked logits underflows, which takes CPUs 50 times as long.
-    centred = logits - logits.detach().amax(-1, keepdim=True)
-    weights = centred.clamp_min(LOWEST).exp() * (centred > MASKED / 2)
-    total = weights.sum(-1)
+    centred, weights, total = _weigh(logits)
     log_total = total.log()
     log_prob = centred.gather(-1, choice.unsqueeze(-1)).squeeze(-1) - log_total
     return log_prob, log_total - (weights * centred).sum(-1) / total
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """H = -Σ p log p, in nats, of categoricals with logits (..., C): (...)."""
+    centred, weights, total = _weigh(logits)
+    return total.log() - (weights * centred).sum(-1) / total
+
+
+def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
+    """KL(p ‖ q) = Σ p (log p - log q), in nats, of categoricals p and q with logits (..., C) each: (...)."""
+    centred, weights, total = _weigh(logits)
+    other_centred, _, other_total = _weigh(other)
+    difference = (weights * (centred - other_centred)).sum(-1) / total
+    return difference - total.log() + other_total.log()
 
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -45,3 +56,12 @@ def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """
     exponential = torch.empty_like(logits).exponential_(generator=generator)
     return (logits - exponential.clamp_min_(torch.finfo(logits.dtype).tiny).log_()).argmax(-1)
+
+
+def _weigh(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits less the best of them (..., C); their exponentials, 0 where masked (..., C); the sum of these
+    (...)."""
+    # softmax would do, but exp of the masked logits underflows, which takes CPUs 50 times as long.
+    centred = logits - logits.detach().amax(-1, keepdim=True)
+    weights = centred.clamp_min(LOWEST).exp() * (centred > MASKED / 2)
+    return centred, weights, weights.sum(-1)

@@ -14,6 +14,7 @@ from agents.learned import LearnedAgent
 from agents.roster import load_agent, load_opponent
 from envs.battle.batch import BattleBatch
 from envs.unit_set import validate_orders
+from envs.units import num_unit_types
 from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig
 from perceiver_policy.pretrained import ExportError, save_policy
 
@@ -111,6 +112,26 @@ def test_loaded_by_name(export: Path) -> None:
 def test_unknown_agents_are_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_agent(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_unit_features": 40}, "num_unit_features 40, the environments have 32"),
+        ({"num_scalars": 5}, "num_scalars 5, the environments have 6"),
+        ({"num_verbs": 12}, "num_verbs 12, the environments have 14"),
+        ({"num_target_verbs": 1}, "num_target_verbs 1, the environments have 2"),
+        ({"num_unit_types": 1}, f"num_unit_types 1, the environments have {num_unit_types()}: at least"),
+    ],
+)
+def test_a_policy_for_other_observations_is_refused(
+    changes: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    policy = UnitSetPolicy(UnitSetPolicyConfig.from_dict(changes))
+    save_policy(policy, tmp_path / "policy")
+    for source in (policy, tmp_path / "policy"):
+        with pytest.raises(ExportError, match=message):
+            LearnedAgent(source)
 
 
 def test_a_folder_without_policy_is_refused(tmp_path: Path) -> None:

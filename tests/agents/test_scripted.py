@@ -131,6 +131,24 @@ def test_who_is_ahead_waits() -> None:
     assert order("focus-fire", own, [{"x": 20.0, "y": 10.0}]) == [(Verb.HOLD, 0), (Verb.ATTACK, 2)]
 
 
+def test_ranged_units_do_not_wait_for_melee_units() -> None:
+    stalkers = [{"x": x, "y": 10.0, "weapon_range": 6.0} for x in (10.0, 4.0)]
+    zealot = {"x": 8.0, "y": 10.0, "weapon_range": 0.1}
+    orders = order("focus-fire", [*stalkers, zealot], [{"x": 20.0, "y": 10.0}])
+    assert orders == [(Verb.HOLD, 0), (Verb.ATTACK, 3), (Verb.ATTACK, 3)]  # for the other stalker
+    assert order("focus-fire", [stalkers[0], zealot], [{"x": 20.0, "y": 10.0}]) == [(Verb.ATTACK, 2)] * 2
+
+
+def test_mixed_teams_do_not_deadlock() -> None:
+    batch = BattleBatch("3s5z", 100, builtin=(False, False), auto_reset="off", seed=5)
+    players = [ScriptedAgent("focus-fire") for _ in range(2)]
+    outcome = np.zeros(100)
+    while (outcome == Outcome.RUNNING).any():
+        orders = [player.act(o) for player, o in zip(players, batch.observations, strict=True)]
+        outcome = batch.step(*orders).outcome
+    assert (outcome == Outcome.TIMEOUT).mean() <= 0.05
+
+
 def test_kite_backs_off_while_the_weapon_cools_down() -> None:
     ready = {"x": 10.0, "y": 10.0, "weapon_range": 6.0}
     zealot = {"x": 13.0, "y": 10.0, "weapon_range": 0.1, "radius": 0.5}

@@ -48,6 +48,8 @@ def test_keys_left_out_keep_their_defaults() -> None:
         ({"encoder": {"num_latents": "8"}}, r"encoder\.num_latents is '8'; expected int"),
         ({"encoder": {"num_latents": True}}, r"num_latents is True; expected int"),
         ({"encoder": {"num_latents": 0}}, r"num_latents is 0; it must be at least 1"),
+        ({"num_unit_types": 10**15}, r"num_unit_types is 10+; it must be at most 65536"),
+        ({"encoder": {"num_blocks": 10**9}}, r"num_blocks is 10+; it must be at most 256"),
         ({"encoder": 7}, r"encoder is 7; expected a mapping of EncoderConfig keys"),
         (
             {"encoder": {"num_cross_attention_heads": 3}},

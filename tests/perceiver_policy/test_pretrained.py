@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from torch import Tensor
 
-from perceiver_policy import ExportError, UnitSetPolicy, load_policy, pretrained, read_metadata, save_policy
+from perceiver_policy import (
+    ExportError,
+    UnitSetPolicy,
+    UnitSetPolicyConfig,
+    load_policy,
+    pretrained,
+    read_metadata,
+    save_policy,
+)
 
 MakeObservation = Callable[..., dict[str, Tensor]]
 MakePolicy = Callable[..., UnitSetPolicy]
@@ -44,6 +53,9 @@ def test_round_trip(
     assert not loaded.training
     observation = make_observation(8, 9, 4)
     orders = policy.act(observation, deterministic=True).orders
+    assert dict(policy.named_buffers()).keys() == dict(loaded.named_buffers()).keys()
+    for (name, made), kept in zip(loaded.named_buffers(), policy.buffers(), strict=True):
+        assert torch.equal(made, kept), name
     for x, y in zip(
         policy.evaluate_orders(observation, orders), loaded.evaluate_orders(observation, orders), strict=True
     ):
@@ -80,6 +92,50 @@ def test_a_failed_save_leaves_the_old_export(
         save_policy(make_policy(encoder={"num_latents": 3}), export)
     assert load_policy(export).config == make_policy().config
     assert [p.name for p in export.parent.iterdir()] == [export.name]
+
+
+def test_a_failed_replacement_brings_the_old_export_back(
+    make_policy: MakePolicy, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError("no rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no rename"):
+        save_policy(make_policy(encoder={"num_latents": 3}), export)
+    assert load_policy(export).config == make_policy().config
+    assert [p.name for p in export.parent.iterdir()] == [export.name]
+
+
+def test_the_only_copy_is_kept_where_it_cannot_be_brought_back(
+    make_policy: MakePolicy, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if self != export:
+            raise OSError("no rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no rename"):
+        save_policy(make_policy(encoder={"num_latents": 3}), export)
+    (workspace,) = export.parent.iterdir()
+    assert load_policy(workspace / "old").config == make_policy().config
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(export: Path, value: float) -> None:
+    def change(weights: dict[str, Tensor]) -> None:
+        weights["encoder.latents"][1, 2] = value
+
+    rewrite(export, change)
+    with pytest.raises(ExportError, match=r"NaN or infinite, in: encoder\.latents$"):
+        load_policy(export)
 
 
 def test_saving_over_something_else_is_refused(make_policy: MakePolicy, tmp_path: Path) -> None:
@@ -163,6 +219,45 @@ class TestRefused:
     def test_later_version(self, export: Path) -> None:
         rewrite(export, lambda weights: None, format_version="99")
         with pytest.raises(ExportError, match="has format_version '99'"):
+            load_policy(export)
+
+    def test_no_metadata(self, export: Path) -> None:
+        path = export / pretrained.WEIGHTS_FILE
+        header = {"format": pretrained.FORMAT, "format_version": pretrained.FORMAT_VERSION}
+        safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata=header)
+        for load in (load_policy, read_metadata):
+            with pytest.raises(ExportError, match="has no metadata"):
+                load(export)
+
+    @pytest.mark.parametrize("metadata", ["{", "[]"])
+    def test_metadata_that_is_no_json_object(self, export: Path, metadata: str) -> None:
+        rewrite(export, lambda weights: None, metadata=metadata)
+        with pytest.raises(ExportError, match="has metadata"):
+            read_metadata(export)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"num_unit_types": 10**15}, "num_unit_types is 10+; it must be at most"),
+            # Within the limits and still 17 GB: refused without being allocated.
+            (
+                {"num_unit_types": 65536, "unit_input": {"num_hidden_channels": 65536}},
+                r"the configuration calls for \(65536, 65536\)",
+            ),
+        ],
+    )
+    def test_a_model_too_large_is_never_allocated(
+        self, export: Path, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        build = pretrained.UnitSetPolicy
+
+        def build_outline(config: UnitSetPolicyConfig) -> UnitSetPolicy:
+            assert torch.get_default_device().type == "meta", "a model was allocated"
+            return build(config)
+
+        monkeypatch.setattr(pretrained, "UnitSetPolicy", build_outline)
+        (export / pretrained.CONFIG_FILE).write_text(yaml.safe_dump(changes))
+        with pytest.raises(ExportError, match=message):
             load_policy(export)
 
     def test_every_wrong_tensor_is_named(self, export: Path) -> None:

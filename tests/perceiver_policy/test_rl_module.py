@@ -7,6 +7,8 @@ import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.utils import update_target_network
+from ray.rllib.core.rl_module.apis import TARGET_NETWORK_ACTION_DIST_INPUTS, TargetNetworkAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
@@ -14,6 +16,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from envs.unit_set import NUM_TARGET_VERBS, NUM_VERBS, action_space, observation_space
 from perceiver_policy.config import ConfigError
+from perceiver_policy.heads import categorical
 from perceiver_policy.rl_module import OrderDistribution, PerceiverRLModule, policy_config
 
 U, A, B = 5, 3, 16
@@ -120,6 +123,72 @@ def test_distribution_against_torch():
     torch.testing.assert_close(distribution.kl(OrderDistribution.from_logits(others, **sizes)), expected)
     joint = OrderDistribution.from_logits(logits, **sizes | {"per_unit": False})
     torch.testing.assert_close(joint.logp(orders), distribution.logp(orders).sum(-1))
+
+
+def test_masked_choices_count_nothing_and_nothing_underflows(batch, monkeypatch):
+    """One implementation for drawing and for the loss: log-probabilities agree to the last bit."""
+    module = make_module(per_unit_ratio=True)
+    sampled = module.forward_exploration(batch)
+    distribution = module.get_train_action_dist_cls().from_logits(sampled[Columns.ACTION_DIST_INPUTS])
+    log_prob = distribution.logp(sampled[Columns.ACTIONS])
+    torch.testing.assert_close(log_prob, sampled[Columns.ACTION_LOGP], rtol=0, atol=0)
+
+    def refuse(*_, **__):
+        raise AssertionError("exp of masked logits underflows, which is slow")
+
+    monkeypatch.setattr(torch.Tensor, "log_softmax", refuse)
+    assert (distribution.kl(distribution) == 0).all()
+    assert (distribution.entropy()[:, -1] == 0).all()  # the slot that commands nothing
+
+
+def test_masked_distributions_against_torch():
+    """With masks, and where one side allows a single choice; gradients too."""
+    generator = torch.Generator().manual_seed(0)
+    allowed = torch.tensor([[True, True, False, True], [False, False, True, False]])
+    p, q = (
+        categorical.mask_logits(torch.randn(2, 4, generator=generator), allowed).requires_grad_()
+        for _ in "pq"
+    )
+    ours, theirs = (
+        categorical.kl_divergence(p, q),
+        kl_divergence(Categorical(logits=p), Categorical(logits=q)),
+    )
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(categorical.entropy(p), Categorical(logits=p).entropy())
+    pairs = zip(
+        torch.autograd.grad(ours.sum(), (p, q)), torch.autograd.grad(theirs.sum(), (p, q)), strict=True
+    )
+    for gradient, expected in pairs:
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_target_networks_lag_behind(batch):
+    """What APPO asks of a module."""
+    module = make_module()
+    batch[Columns.ACTIONS] = module.forward_exploration(batch)[Columns.ACTIONS]
+    assert isinstance(module, TargetNetworkAPI)
+    module.make_target_networks()
+    ((main, target),) = module.get_target_network_pairs()
+    assert main is module.policy
+    assert not any(parameter.requires_grad for parameter in target.parameters())
+    before = module.forward_train(batch)[Columns.ACTION_DIST_INPUTS].detach()
+    torch.testing.assert_close(module.forward_target(batch)[TARGET_NETWORK_ACTION_DIST_INPUTS], before)
+    with torch.no_grad():
+        for parameter in main.parameters():
+            parameter.add_(0.1)
+    torch.testing.assert_close(module.forward_target(batch)[TARGET_NETWORK_ACTION_DIST_INPUTS], before)
+    assert not torch.allclose(module.forward_train(batch)[Columns.ACTION_DIST_INPUTS], before)
+    update_target_network(main_net=main, target_net=target, tau=1.0)
+    now = module.forward_train(batch)[Columns.ACTION_DIST_INPUTS].detach()
+    torch.testing.assert_close(module.forward_target(batch)[TARGET_NETWORK_ACTION_DIST_INPUTS], now)
+
+
+def test_target_networks_are_not_sent_to_modules_that_only_act():
+    module = make_module()
+    names = set(module.get_state())
+    module.make_target_networks()
+    assert any(name.startswith("_target_policy.") for name in module.get_state())
+    assert set(module.get_state(inference_only=True)) == names
 
 
 def test_the_target_of_a_verb_without_one_is_ignored():
