@@ -34,7 +34,10 @@ from envs.units import UnitType, unit_table
 
 MAX_UNITS = 512
 """Units of both teams together that one battle may hold."""
-MAX_MAP_SIZE = 256
+MIN_MAP_SIZE, MAX_MAP_SIZE = 4, 256
+MAX_STEP_LIMIT = 100_000
+MAX_NUMBER = 1e6
+"""No coordinate or distance in a scenario is larger."""
 
 
 class ScenarioError(ValueError):
@@ -68,6 +71,40 @@ class Scenario:
     spawn_jitter: float = 1.0
     idle_units_attack: bool = False
 
+    def __post_init__(self) -> None:
+        x0, y0, x1, y1 = self.playable
+        points = [point for team in self.teams for point in (team.spawn, team.attack_point)]
+        sizes, jitter_limit = (self.width, self.height), min(self.width, self.height) / 2
+        for kept, rule in (
+            (
+                all(MIN_MAP_SIZE <= size <= MAX_MAP_SIZE for size in sizes),
+                f"the map is {self.width} x {self.height}; sides must be {MIN_MAP_SIZE} to {MAX_MAP_SIZE}",
+            ),
+            (
+                0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height,
+                f"playable is {list(self.playable)}; it must be x0, y0, x1, y1 within the map",
+            ),
+            (
+                1 <= self.step_limit <= MAX_STEP_LIMIT,
+                f"step_limit is {self.step_limit}; it must be 1 to {MAX_STEP_LIMIT}",
+            ),
+            (
+                0 <= self.spawn_jitter <= jitter_limit,
+                f"spawn_jitter is {self.spawn_jitter}; it must be 0 to half the map, {jitter_limit:g}",
+            ),
+            (all(team.size for team in self.teams), "a team has no units"),
+            (
+                self.num_units <= MAX_UNITS,
+                f"{self.num_units} units in one battle; at most {MAX_UNITS} are supported",
+            ),
+            (
+                all(x0 <= x <= x1 and y0 <= y <= y1 for x, y in points),
+                f"a spawn or attack point lies outside the playable area: {points}",
+            ),
+        ):
+            if not kept:
+                raise ScenarioError(f"scenario {self.name!r}: {rule}")
+
     @property
     def num_units(self) -> int:
         """Units of both teams: the rows U of an observation."""
@@ -85,16 +122,11 @@ class Scenario:
         ours, theirs = self.teams
         x0, y0, x1, y1 = self.playable
 
-        def mirrored(a: tuple[float, float], b: tuple[float, float]) -> bool:
-            return math.isclose(a[0] + b[0], x0 + x1) and (
-                math.isclose(a[1], b[1]) or math.isclose(a[1] + b[1], y0 + y1)
-            )
-
-        return (
-            sorted(ours.units) == sorted(theirs.units)
-            and mirrored(ours.spawn, theirs.spawn)
-            and mirrored(ours.attack_point, theirs.attack_point)
-        )
+        pairs = ((ours.spawn, theirs.spawn), (ours.attack_point, theirs.attack_point))
+        across = all(math.isclose(a[0] + b[0], x0 + x1) for a, b in pairs)
+        reflected = all(math.isclose(a[1], b[1]) for a, b in pairs)
+        rotated = all(math.isclose(a[1] + b[1], y0 + y1) for a, b in pairs)
+        return sorted(ours.units) == sorted(theirs.units) and across and (reflected or rotated)
 
 
 def formation_radius(units: Iterable[str]) -> float:
@@ -120,7 +152,10 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
         path = Path(name_or_path)
         if not path.is_file():
             raise ScenarioError(f"{path}: no such file")
-        return _parse(path.read_text(encoding="utf-8"), str(path), path.stem)
+        try:
+            return _parse(path.read_text(encoding="utf-8"), str(path), path.stem)
+        except UnicodeDecodeError as error:
+            raise ScenarioError(f"{path}: not UTF-8 text: {error}") from None
     source = _folder().joinpath(f"{text}.yaml")
     if not text or "/" in text or not source.is_file():
         known = [path.name.removesuffix(".yaml") for path in _folder().iterdir()]
@@ -143,16 +178,26 @@ class _Marked(dict[str, Any]):
 
 
 class _MarkedLoader(yaml.SafeLoader):
-    pass
+    """Plain data only: no tags, no aliases (which may blow up), no merged mappings, only strings as keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            _refuse_yaml("aliases (*) are not supported", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def _refuse_yaml(problem: str, mark: Any) -> NoReturn:
+    raise yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 def _construct(loader: _MarkedLoader, node: yaml.MappingNode) -> _Marked:
     lines: dict[str, int] = {}
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+            shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "a list or mapping"
+            _refuse_yaml(f"keys must be names, not {shown}", key.start_mark)
         if key.value in lines:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key.value!r} stands twice", key.start_mark
-            )
+            _refuse_yaml(f"key {key.value!r} stands twice", key.start_mark)
         lines[key.value] = key.start_mark.line + 1
     return _Marked(loader.construct_mapping(node, deep=True), lines, node.start_mark.line + 1)
 
@@ -193,8 +238,8 @@ class _Reader:
         good = isinstance(value, list) and len(value) == count
         if not good or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
             self.fail(line, f"{what} is {value!r}; it must be a list of {count} numbers")
-        if not all(map(math.isfinite, value)):
-            self.fail(line, f"{what} is {value!r}; its numbers must be finite")
+        if not all(abs(v) <= MAX_NUMBER for v in value):
+            self.fail(line, f"{what} is {value!r}; its numbers must be finite, and at most {MAX_NUMBER:g}")
         return tuple(float(v) for v in value)
 
 
@@ -205,11 +250,14 @@ def _parse(text: str, file: str, name: str) -> Scenario:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         read.fail(line, f"not valid YAML: {error.problem}")
+    except (yaml.YAMLError, RecursionError) as error:  # a character that YAML forbids, or too deep a nesting
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        read.fail(1, f"not valid YAML: {reason}")
     known = ("map", "teams", "step_limit", "spawn_jitter", "idle_units_attack")
     root = read.mapping(document, 1, "a scenario", known)
     area = read.mapping(*read.get(root, "map", "the scenario"), "map", ("width", "height", "playable"))
     width, height = (
-        read.whole(*read.get(area, side, "map"), f"map {side}", 4, MAX_MAP_SIZE)
+        read.whole(*read.get(area, side, "map"), f"map {side}", MIN_MAP_SIZE, MAX_MAP_SIZE)
         for side in ("width", "height")
     )
     playable = _playable(read, area, width, height)
@@ -244,7 +292,7 @@ def _parse(text: str, file: str, name: str) -> Scenario:
     total = sum(team.size for team in built)
     if total > MAX_UNITS:
         read.fail(line, f"{total} units in one battle; at most {MAX_UNITS} are supported")
-    limit = read.whole(*read.get(root, "step_limit", "the scenario"), "step_limit", 1, 100_000)
+    limit = read.whole(*read.get(root, "step_limit", "the scenario"), "step_limit", 1, MAX_STEP_LIMIT)
     return Scenario(name, width, height, playable, (built[0], built[1]), limit, jitter, idle)
 
 

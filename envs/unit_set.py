@@ -21,8 +21,9 @@ key                  shape, dtype          meaning
 ===================  ====================  ==========================================================
 
 What is guaranteed: row order carries no meaning; rows that are not ``unit_mask`` are all zero; a slot
-that is not ``controlled_mask`` may only use ``NO_OP``; a targeting verb is allowed exactly when at least
-one row is a legal target; a legal target is a visible row.
+commands a row of its own side, and no two the same; a slot that is not ``controlled_mask`` may only use
+``NO_OP``; a targeting verb is allowed exactly when at least one row is a legal target; a legal target is a
+visible row.
 
 An action is ``(A, 2)`` int64: a :class:`Verb` and a target row, which verbs without a target ignore.
 
@@ -236,11 +237,15 @@ def validate_observation(observation: Mapping[str, NDArray], space: gym.spaces.D
             raise ContractError(f"{key!r} holds an index outside [0, {int(np.max(sub.high))}]")  # type: ignore[attr-defined]
     o = {key: np.asarray(value) for key, value in observation.items()}
     _rule(o["units"].any(-1) & ~o["unit_mask"], "row {} of 'units' is not masked in and must be zero")
+    _rule((o["unit_type"] != 0) & ~o["unit_mask"], "row {} of 'unit_type' is not masked in and must be zero")
     slots = o["controlled_mask"]
+    _rule((o["controlled"] != 0) & ~slots, "slot {} commands no unit, so its 'controlled' must be 0")
     _rule(
         slots & ~o["unit_mask"][o["controlled"]],
         "slot {} commands a row that 'unit_mask' does not hold",
     )
+    owned = o["units"][o["controlled"], FEATURE_INDEX["own"]] == 1
+    _rule(slots & ~owned, "slot {} commands a row that is not its own unit")
     rows = o["controlled"][slots]
     if len(np.unique(rows)) != len(rows):
         raise ContractError(f"two slots command the same row: {rows.tolist()}")

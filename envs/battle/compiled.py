@@ -27,7 +27,10 @@ _OPTIONS: dict[str, Any] = {
     "_nrt": False,
 }
 _HERE = Path(__file__).parent
-_SOURCES = ("engine.py", "advance.py", "observe.py", "rules.py", "compiled.py", "../unit_set.py")
+_SOURCES = (
+    *("engine.py", "advance.py", "observe.py", "rules.py", "compiled.py"),
+    *("../unit_set.py", "../units.py", "../scenarios.py", "../data/units.yaml"),
+)
 
 
 def engine_digest() -> str:

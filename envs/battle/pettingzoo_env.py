@@ -107,6 +107,7 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
             for side in self._sides:
                 self._agents_of[side] = [f"team{side}_{i}" for i in range(batch.team_sizes[side])]
         self.possible_agents = [agent for side in self._sides for agent in self._agents_of[side]]
+        self._side_of = {agent: side for side in self._sides for agent in self._agents_of[side]}
         self.agents: list[str] = []
         self.observation_spaces = {
             agent: batch.observation_space(side) for side in self._sides for agent in self._agents_of[side]
@@ -162,7 +163,7 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         over = bool(result.done[0])
         observations = self._observations()
         infos = self._infos(int(result.outcome[0]), int(result.length[0]))
-        rewards = {agent: float(result.rewards[0, int(agent[4])]) for agent in self.agents}
+        rewards = {agent: float(result.rewards[0, self._side_of[agent]]) for agent in self.agents}
         terminated = {
             agent: over or not observations[agent]["controlled_mask"].any() for agent in self.agents
         }

@@ -31,8 +31,9 @@ from envs.battle.batch import AutoReset, BattleBatch, Outcome, StepResult
 from envs.battle.compiled import engine_digest
 from envs.battle.frame import Camera, Frame
 from envs.battle.match import Match, Player
+from envs.battle.rules import RewardWeights
 from envs.battle.whole_file import write_whole
-from envs.scenarios import MAX_UNITS, Scenario, Team
+from envs.scenarios import Scenario, ScenarioError, Team
 from envs.units import unit_table, unit_table_hash
 
 FORMAT, VERSION = "perceiver-policy-replay", 1
@@ -77,6 +78,7 @@ class ReplayWriter:
             "scenario": asdict(batch.scenario),
             "seed": int(batch.seeds[battle]),
             "builtin": [bool(builtin) for builtin in batch.builtin],
+            "rewards": asdict(batch.rewards),
             "names": list(names),
             "unit_table": unit_table_hash(),
             "versions": _versions(),
@@ -149,6 +151,7 @@ class Replay:
     scenario: Scenario
     seed: int
     builtin: tuple[bool, bool]
+    rewards: RewardWeights
     names: tuple[str, str]
     unit_table: str
     versions: Mapping[str, str]
@@ -176,7 +179,9 @@ class Replay:
                 f"{unit_table_hash()[:12]}...; install the version it was recorded with: "
                 + _versions_in_words(self.versions)
             )
-        batch = BattleBatch(self.scenario, 1, builtin=self.builtin, auto_reset=AutoReset.OFF)
+        batch = BattleBatch(
+            self.scenario, 1, builtin=self.builtin, auto_reset=AutoReset.OFF, rewards=self.rewards
+        )
         batch.reset(np.array([self.seed], np.uint64))
         camera = Camera(batch, self.names)
         frames = [camera.frame()]
@@ -244,8 +249,8 @@ class _Reader:
             self.fail(1, f"not a replay: format is {header.get('format')!r}, not {FORMAT!r}")
         if header.get("version") != VERSION:
             self.fail(1, f"replay version {header.get('version')!r}; this program reads version {VERSION}")
-        names = ("format", "version", "scenario", "seed", "builtin", "names", "unit_table", "versions")
-        self.keys(header, names, 1, "the header")
+        names = ("format", "version", "scenario", "seed", "builtin", "rewards", "names")
+        self.keys(header, (*names, "unit_table", "versions"), 1, "the header")
         seed, builtin, players, versions = (header[key] for key in ("seed", "builtin", "names", "versions"))
         if type(seed) is not int or not 0 <= seed < 2**64:
             self.fail(1, f"seed is {seed!r}; it must be a whole number from 0 to 2**64 - 1")
@@ -254,6 +259,9 @@ class _Reader:
         self.check(isinstance(header["unit_table"], str), 1, "unit_table must be a string")
         good = isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values())
         self.check(good, 1, "versions must map names to strings")
+        weights = header["rewards"]
+        self.keys(weights, tuple(field.name for field in fields(RewardWeights)), 1, "rewards")
+        self.check(_are_numbers(list(weights.values()), len(weights)), 1, "rewards must be numbers")
         scenario = self.scenario(header["scenario"])
         if len(lines) < 3:
             self.fail(len(lines), "the replay breaks off; it has no outcome")
@@ -272,6 +280,7 @@ class _Reader:
             scenario=scenario,
             seed=seed,
             builtin=(builtin[0], builtin[1]),
+            rewards=RewardWeights(**header["rewards"]),
             names=(players[0], players[1]),
             unit_table=header["unit_table"],
             versions=versions,
@@ -292,18 +301,17 @@ class _Reader:
             self.check(not unknown, 1, f"unknown units {unknown}; known: {', '.join(unit_table())}")
             for key in ("spawn", "attack_point"):
                 self.check(_are_numbers(team[key], 2), 1, f"a team's {key} must be two numbers")
-        total = sum(len(team["units"]) for team in teams)
-        self.check(total <= MAX_UNITS, 1, f"{total} units in one battle; at most {MAX_UNITS} are supported")
         area = data["playable"]
-        good = _are_numbers(area, 4) and area[0] < area[2] and area[1] < area[3]
-        self.check(good, 1, "the scenario's playable must be x0, y0, x1, y1")
+        self.check(_are_numbers(area, 4), 1, "the scenario's playable must be x0, y0, x1, y1")
         for key, kind in (("name", str), ("width", int), ("height", int), ("step_limit", int)):
             self.check(type(data[key]) is kind, 1, f"the scenario's {key} is {data[key]!r}")
-        self.check(data["step_limit"] > 0, 1, f"the scenario's step_limit is {data['step_limit']}")
         good = _are_numbers([data["spawn_jitter"]], 1) and type(data["idle_units_attack"]) is bool
         self.check(good, 1, "the scenario's spawn_jitter must be a number and idle_units_attack a boolean")
         built = [Team(tuple(t["units"]), tuple(t["spawn"]), tuple(t["attack_point"])) for t in teams]
-        return Scenario(**data | {"teams": (built[0], built[1]), "playable": tuple(area)})
+        try:
+            return Scenario(**data | {"teams": (built[0], built[1]), "playable": tuple(area)})
+        except ScenarioError as error:
+            self.fail(1, str(error))
 
     def step(
         self, data: dict[str, Any], line: int, scenario: Scenario, builtin: list[bool], last: bool

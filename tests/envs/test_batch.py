@@ -247,6 +247,8 @@ class TestValidator:
             ("units", (0, 0), np.nan, "not finite"),
             ("unit_type", (0,), 999, "outside"),
             ("controlled", (0,), 5, "slot 0 commands a row"),
+            ("unit_type", (5,), 1, "row 5 of 'unit_type'"),
+            ("units", (0, FEATURE_INDEX["own"]), 0.0, "slot 0 commands a row that is not its own"),
             ("controlled", (0,), 1, "the same row"),
             ("verb_mask", (1,), False, "slot 1 has no verb"),
             ("verb_mask", (1, Verb.ATTACK), True, "slot 1 has a targeting verb without targets"),

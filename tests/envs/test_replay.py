@@ -20,6 +20,7 @@ from envs.battle.batch import BattleBatch, Outcome
 from envs.battle.export import write_gif, write_html
 from envs.battle.frame import Camera, Frame
 from envs.battle.replay import ReplayError, ReplayWriter, play_replay, read_replay, record_battle
+from envs.battle.rules import RewardWeights
 from envs.scenarios import load_scenario
 from envs.unit_set import random_orders
 
@@ -169,15 +170,19 @@ def test_another_unit_table_is_refused(recorded: Path, monkeypatch: pytest.Monke
         (0, lambda d: d.update(seed=True), "1: seed is True"),
         (0, lambda d: d.update(builtin=[0, 1]), "1: builtin must be two booleans"),
         (0, lambda d: d["scenario"].update(extra=1), "1: the scenario: .*extra"),
-        (0, lambda d: d["scenario"].update(playable=[0, 0, 0, 9]), "1: the scenario's playable"),
-        (0, lambda d: d["scenario"].update(step_limit=0), "1: the scenario's step_limit is 0"),
+        (0, lambda d: d["scenario"].update(playable=[0, 0, 0, 9]), "1: scenario '2s3z': playable"),
+        (0, lambda d: d["scenario"].update(step_limit=0), "1: scenario '2s3z': step_limit is 0"),
         (
             0,
             lambda d: d["scenario"]["teams"][0].update(units=["zealott"]),
             "1: unknown units .*zealott.*zealot",
         ),
         (0, lambda d: d["scenario"]["teams"][0].update(spawn=[1, 10**400]), "1: a team's spawn"),
-        (0, lambda d: d["scenario"]["teams"][0].update(units=["zealot"] * 600), "1: 605 units"),
+        (
+            0,
+            lambda d: d["scenario"]["teams"][0].update(units=["zealot"] * 600),
+            "1: scenario '2s3z': 605 units",
+        ),
         (2, lambda d: d.update(orders=[None, None]), "3: side 0 must have orders"),
         (2, lambda d: d.update(orders=[[[0, 0]] * 5, [[0, 0]] * 5]), "3: side 1 is builtin"),
         (2, lambda d: d["orders"][0].pop(), "3: side 0 must have orders .* each of its 5"),
@@ -313,3 +318,14 @@ def test_a_failed_write_leaves_the_old_file(
 
 def test_outcomes_are_those_of_the_batch(tmp_path: Path) -> None:
     assert record_battle(tmp_path / "a", "3m", (RandomAgent(), "builtin"), seed=0) is Outcome.WIN_1
+
+
+def test_rewards_of_one_s_own_are_played_again(tmp_path: Path) -> None:
+    rewards = RewardWeights(damage=0.0, win=5.0)
+    batch = BattleBatch("3m", 1, builtin=(True, True), rewards=rewards, auto_reset="off")
+    writer = ReplayWriter(tmp_path / "a.jsonl", batch)
+    while not writer.step(None, None, batch.step(None)):
+        pass
+    replay = read_replay(tmp_path / "a.jsonl")
+    assert replay.rewards == rewards
+    replay.play()

@@ -1,8 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from envs.scenarios import ScenarioError, load_scenario, scenario_names
+from envs.scenarios import Scenario, ScenarioError, Team, load_scenario, scenario_names
 
 GOOD = """\
 map: {width: 32, height: 32, playable: [0, 7, 32, 25]}
@@ -79,6 +80,14 @@ def test_a_file_of_one_s_own(load):
         (("[0, 7, 32, 25]", "[0, 7, 40, 25]"), 1, ["playable"]),
         (("  - units: {zealot: 4}\n    spawn: [23, 16]\n", ""), 2, ["two teams"]),
         (("step_limit: 70", "step_limit: }"), 7, ["YAML"]),
+        (("step_limit: 70", "1: foo"), 7, ["names", "'1'"]),
+        (("zealot: 4", "5: 4"), 5, ["names", "'5'"]),
+        (("step_limit: 70", "? [a, b]\n: 1"), 7, ["names"]),
+        (("zealot: 4", "<<: {zealot: 4}"), 5, ["names", "<<"]),
+        (("{zealot: 4}", "*team"), 5, ["aliases"]),
+        (("step_limit: 70", "step_limit: \0"), 1, ["YAML"]),
+        (("step_limit: 70", "step_limit: " + "[" * 5000), 1, ["too deeply"]),
+        (("[23, 16]", "[23, 1" + "0" * 400 + "]"), 6, ["at most"]),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(load, change, line, words):
@@ -97,6 +106,34 @@ def test_unknown_names_suggest_the_nearest():
         load_scenario("nowhere.yaml")
     with pytest.raises(ScenarioError, match="unknown scenario"):
         load_scenario("../units")
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"map: \xff\xfe")
+    with pytest.raises(ScenarioError, match=r"mine\.yaml: not UTF-8"):
+        load_scenario(path)
+
+
+@pytest.mark.parametrize(
+    ("points", "symmetric"),
+    [
+        ([(5, 10), (27, 20), (27, 10), (5, 20)], True),  # reflected
+        ([(5, 10), (27, 22), (27, 22), (5, 10)], True),  # rotated about (16, 16)
+        ([(5, 10), (27, 20), (27, 10), (5, 12)], False),  # spawns reflected, attack points rotated
+    ],
+)
+def test_one_symmetry_must_hold_for_all_points(points, symmetric):
+    spawn0, attack0, spawn1, attack1 = points
+    teams = (Team(("marine",), spawn0, attack0), Team(("marine",), spawn1, attack1))
+    assert Scenario("s", 32, 32, (0, 0, 32, 32), teams, 60).symmetric == symmetric
+
+
+def test_scenarios_built_in_code_are_bounded_too():
+    with pytest.raises(ScenarioError, match="step_limit"):
+        replace(load_scenario("3m"), step_limit=2**70)
+    with pytest.raises(ScenarioError, match="-5 x 32"):
+        replace(load_scenario("3m"), width=-5)
 
 
 def test_yaml_tags_are_not_executed(load):
