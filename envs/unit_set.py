@@ -20,10 +20,10 @@ key                  shape, dtype          meaning
                                            critic; an actor never reads it
 ===================  ====================  ==========================================================
 
-What is guaranteed: row order carries no meaning; rows that are not ``unit_mask`` are all zero; a slot
-commands a row of its own side, and no two the same; a slot that is not ``controlled_mask`` may only use
-``NO_OP``; a targeting verb is allowed exactly when at least one row is a legal target; a legal target is a
-visible row.
+What is guaranteed: row order carries no meaning; rows that are not ``unit_mask`` are all zero, their
+``unit_type`` too; a slot commands a row of its own side, no two the same one; a slot that is not
+``controlled_mask`` may only use ``NO_OP``; a targeting verb is allowed exactly when at least one row is a
+legal target; a legal target is a visible row.
 
 An action is ``(A, 2)`` int64: a :class:`Verb` and a target row, which verbs without a target ignore.
 

@@ -2,8 +2,9 @@
 
 ::
 
-    {"format": "perceiver-policy-replay", "version": 1, "scenario": {...}, "seed": 7,
-     "names": ["me", "builtin"], "builtin": [false, true], "unit_table": "<sha256>", "versions": {...}}
+    {"format": "perceiver-policy-replay", "version": 2, "scenario": {...}, "seed": 7,
+     "builtin": [false, true], "control": "team", "rewards": {"damage": 1.0, ...},
+     "names": ["me", "builtin"], "unit_table": "<sha256>", "versions": {...}}
     {"orders": [[[12, 4], [3, 0]], null], "checksum": 2921342012}      a line a step; null for a builtin side
     ...
     {"outcome": "win_0", "steps": 23, "returns": [1.62, 0.15]}
@@ -27,16 +28,16 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.battle.batch import AutoReset, BattleBatch, Outcome, StepResult
+from envs.battle.batch import AutoReset, BattleBatch, Control, Outcome, StepResult
 from envs.battle.compiled import engine_digest
 from envs.battle.frame import Camera, Frame
 from envs.battle.match import Match, Player
 from envs.battle.rules import RewardWeights
 from envs.battle.whole_file import write_whole
 from envs.scenarios import Scenario, ScenarioError, Team
-from envs.units import unit_table, unit_table_hash
+from envs.units import unit_table_hash
 
-FORMAT, VERSION = "perceiver-policy-replay", 1
+FORMAT, VERSION = "perceiver-policy-replay", 2
 _OUTCOMES = {outcome.name.lower(): outcome for outcome in Outcome if outcome is not Outcome.RUNNING}
 _CHECKED = ("x", "y", "facing_x", "facing_y", "health", "shield", "energy", "cooldown", "windup", "alive")
 _VERSIONED = ("perceiver-policy", "numba", "numpy")
@@ -78,6 +79,7 @@ class ReplayWriter:
             "scenario": asdict(batch.scenario),
             "seed": int(batch.seeds[battle]),
             "builtin": [bool(builtin) for builtin in batch.builtin],
+            "control": batch.control.value,
             "rewards": asdict(batch.rewards),
             "names": list(names),
             "unit_table": unit_table_hash(),
@@ -119,21 +121,28 @@ class ReplayWriter:
 
 
 def record_battle(
-    path: str | Path, scenario: Scenario | str, players: tuple[Player, Player], *, seed: int = 0
+    path: str | Path,
+    scenario: Scenario | str,
+    players: tuple[Player, Player],
+    *,
+    seed: int = 0,
+    control: Control | str = Control.TEAM,
 ) -> Outcome:
-    """Play one battle, both sides under team control, and write its replay.
+    """Play one battle and write its replay.
 
     Args:
         path: the replay file.
         scenario: a scenario, the name of a shipped one, or the path of a YAML file.
         players: "builtin" or an object with ``act(observation) -> orders``, for each side.
         seed: the battle's, from 0 to 2**64 - 1.
+        control: what the players observe and command: a "team" with its shared sight, or each "unit" by
+            itself, the units being the rows of the batch that ``act`` is given.
 
     Raises:
         ValueError: an argument is out of range or a player gives an illegal order.
         ScenarioError: the scenario is unknown or wrong.
     """
-    match = Match(scenario, 1, players=players, auto_reset=AutoReset.OFF)
+    match = Match(scenario, 1, players=players, control=control, auto_reset=AutoReset.OFF)
     match.reset(np.array([seed], np.uint64))
     writer = ReplayWriter(path, match.batch, names=match.names("agent"))
     while True:
@@ -151,6 +160,7 @@ class Replay:
     scenario: Scenario
     seed: int
     builtin: tuple[bool, bool]
+    control: Control
     rewards: RewardWeights
     names: tuple[str, str]
     unit_table: str
@@ -180,7 +190,12 @@ class Replay:
                 + _versions_in_words(self.versions)
             )
         batch = BattleBatch(
-            self.scenario, 1, builtin=self.builtin, auto_reset=AutoReset.OFF, rewards=self.rewards
+            self.scenario,
+            1,
+            builtin=self.builtin,
+            control=self.control,
+            auto_reset=AutoReset.OFF,
+            rewards=self.rewards,
         )
         batch.reset(np.array([self.seed], np.uint64))
         camera = Camera(batch, self.names)
@@ -249,7 +264,7 @@ class _Reader:
             self.fail(1, f"not a replay: format is {header.get('format')!r}, not {FORMAT!r}")
         if header.get("version") != VERSION:
             self.fail(1, f"replay version {header.get('version')!r}; this program reads version {VERSION}")
-        names = ("format", "version", "scenario", "seed", "builtin", "rewards", "names")
+        names = ("format", "version", "scenario", "seed", "builtin", "control", "rewards", "names")
         self.keys(header, (*names, "unit_table", "versions"), 1, "the header")
         seed, builtin, players, versions = (header[key] for key in ("seed", "builtin", "names", "versions"))
         if type(seed) is not int or not 0 <= seed < 2**64:
@@ -259,7 +274,11 @@ class _Reader:
         self.check(isinstance(header["unit_table"], str), 1, "unit_table must be a string")
         good = isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values())
         self.check(good, 1, "versions must map names to strings")
-        weights = header["rewards"]
+        control, weights = header["control"], header["rewards"]
+        controls = [member.value for member in Control]
+        self.check(
+            control in controls, 1, f"control is {control!r}; it must be one of: {', '.join(controls)}"
+        )
         self.keys(weights, tuple(field.name for field in fields(RewardWeights)), 1, "rewards")
         self.check(_are_numbers(list(weights.values()), len(weights)), 1, "rewards must be numbers")
         scenario = self.scenario(header["scenario"])
@@ -280,7 +299,8 @@ class _Reader:
             scenario=scenario,
             seed=seed,
             builtin=(builtin[0], builtin[1]),
-            rewards=RewardWeights(**header["rewards"]),
+            control=Control(control),
+            rewards=RewardWeights(**weights),
             names=(players[0], players[1]),
             unit_table=header["unit_table"],
             versions=versions,
@@ -290,28 +310,18 @@ class _Reader:
         )
 
     def scenario(self, data: Any) -> Scenario:
+        """The scenario, whose values :class:`Scenario` checks itself."""
         self.keys(data, tuple(field.name for field in fields(Scenario)), 1, "the scenario")
-        teams = data["teams"]
-        self.check(_is_list(teams, dict, 2), 1, "the scenario's teams must be two objects")
-        for team in teams:
+        self.check(_is_list(data["teams"], dict, 2), 1, "the scenario's teams must be two objects")
+        for team in data["teams"]:
             self.keys(team, tuple(field.name for field in fields(Team)), 1, "a team")
-            units = team["units"]
-            self.check(_is_list(units, str) and bool(units), 1, "a team's units must be a list of names")
-            unknown = sorted(set(units) - set(unit_table()))
-            self.check(not unknown, 1, f"unknown units {unknown}; known: {', '.join(unit_table())}")
-            for key in ("spawn", "attack_point"):
-                self.check(_are_numbers(team[key], 2), 1, f"a team's {key} must be two numbers")
-        area = data["playable"]
-        self.check(_are_numbers(area, 4), 1, "the scenario's playable must be x0, y0, x1, y1")
-        for key, kind in (("name", str), ("width", int), ("height", int), ("step_limit", int)):
-            self.check(type(data[key]) is kind, 1, f"the scenario's {key} is {data[key]!r}")
-        good = _are_numbers([data["spawn_jitter"]], 1) and type(data["idle_units_attack"]) is bool
-        self.check(good, 1, "the scenario's spawn_jitter must be a number and idle_units_attack a boolean")
-        built = [Team(tuple(t["units"]), tuple(t["spawn"]), tuple(t["attack_point"])) for t in teams]
+        first, second = (
+            Team(**{key: _as_tuple(value) for key, value in team.items()}) for team in data["teams"]
+        )
         try:
-            return Scenario(**data | {"teams": (built[0], built[1]), "playable": tuple(area)})
+            return Scenario(**data | {"teams": (first, second), "playable": _as_tuple(data["playable"])})
         except ScenarioError as error:
-            self.fail(1, str(error))
+            self.fail(1, f"the scenario: {error}")
 
     def step(
         self, data: dict[str, Any], line: int, scenario: Scenario, builtin: list[bool], last: bool
@@ -396,6 +406,11 @@ def _is_list(value: Any, kind: type, length: int | None = None) -> bool:
     """Whether value is a list of exactly this type (a bool is no int), and as long as said."""
     good = isinstance(value, list) and length in (None, len(value))
     return good and all(type(item) is kind for item in value)
+
+
+def _as_tuple(value: Any) -> Any:
+    """A list as a tuple, anything else as it is."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _are_numbers(value: Any, length: int) -> bool:

@@ -1,8 +1,12 @@
 """The batched front: determinism, auto-reset, refusals, and observations that keep the contract."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from envs.battle import compiled
 from envs.battle.batch import BattleBatch, Outcome, RewardWeights
 from envs.unit_set import (
     FEATURE_INDEX,
@@ -152,6 +156,19 @@ def test_rewards_are_shares_of_vitality():
     np.testing.assert_allclose(result.episode_return, total, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name", ["scenarios.py", "unit_set.py", "units.py", "data/units.yaml", "battle/engine.py"]
+)
+def test_the_digest_covers_everything_a_battle_depends_on(tmp_path, monkeypatch, name):
+    package = Path(compiled.__file__).parents[1]
+    copy = shutil.copytree(package, tmp_path / "envs", ignore=shutil.ignore_patterns("__pycache__"))
+    before = compiled.engine_digest()
+    monkeypatch.setattr(compiled, "_HERE", copy / "battle")
+    assert compiled.engine_digest() == before
+    (copy / name).write_bytes((copy / name).read_bytes() + b"\n")
+    assert compiled.engine_digest() != before
+
+
 class TestOut:
     def test_observations_land_in_the_given_arrays(self):
         batch, plain = BattleBatch("3m", 4), BattleBatch("3m", 4)
@@ -258,6 +275,23 @@ class TestValidator:
     )
     def test_each_rule(self, observed, key, index, value, words):
         self.break_and_expect(observed, lambda o: o[key].__setitem__(index, value), words)
+
+    def test_a_slot_without_a_unit_names_no_row(self, observed):
+        def change(o):
+            o["controlled_mask"][1] = False
+            o["verb_mask"][1] = np.arange(len(Verb)) == Verb.NO_OP
+            o["target_mask"][1] = False
+
+        self.break_and_expect(observed, change, "slot 1 commands no unit, so its 'controlled' must be 0")
+
+    def test_a_slot_commands_its_own_side_only(self):
+        batch = BattleBatch("3m", 1, builtin=(False, False))
+        batch.state.units["x"][0] += np.where(batch.state.units["side"][0] == 0, 6, 0)
+        batch.refresh()  # the enemies are in sight
+        observation = {key: value[0].copy() for key, value in batch.observations[0].items()}
+        observation["controlled"][0] = 3
+        with pytest.raises(ContractError, match="slot 0 commands a row that is not its own"):
+            validate_observation(observation, batch.observation_space())
 
     def test_keys_shapes_and_dtypes(self, observed):
         self.break_and_expect(observed, lambda o: o.pop("scalars"), "missing")

@@ -13,6 +13,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from envs.battle.batch import BattleBatch
 from envs.battle.pettingzoo_env import BattleParallelEnv
+from envs.battle.rules import RewardWeights
 from envs.unit_set import Verb, random_orders, validate_observation
 
 SCENARIOS = ("3m", "2s3z", "5m_vs_6m")
@@ -98,6 +99,18 @@ def test_units_play_as_in_the_batch() -> None:
             expected = {key: array[0, int(agent[-1])] for key, array in batch.observations[0].items()}
             assert data_equivalence(observation, expected, exact=True)
             assert rewards[agent] == result.rewards[0, 0]
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("sides", ["first", "second", "both"])
+def test_every_agent_is_paid_its_own_teams_reward(control: str, sides: str) -> None:
+    env = BattleParallelEnv("3m", control=control, sides=sides, rewards=RewardWeights(win=3.0, loss=2.0))
+    env.reset(seed=2)
+    while env.agents:
+        _, rewards, *_ = env.step(env.random_orders())
+        for agent, reward in rewards.items():
+            side = 0 if agent in [f"team0_{i}" for i in range(3)] + ["team0"] else 1
+            assert reward == env._match.batch._result.rewards[0, side]
 
 
 @pytest.mark.parametrize("control", CONTROLS)

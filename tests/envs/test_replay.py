@@ -104,6 +104,22 @@ def test_a_scenario_of_ones_own_travels_with_the_replay(tmp_path: Path) -> None:
     assert play_replay(tmp_path / "a.jsonl")[-1].title == "mine"
 
 
+@pytest.mark.parametrize("control", ["team", "unit"])
+def test_players_act_under_the_control_that_is_recorded(tmp_path: Path, control: str) -> None:
+    slots = set()
+
+    class Watcher(RandomAgent):
+        def act(self, observation):
+            slots.add(observation["verb_mask"].shape[:2])
+            return super().act(observation)
+
+    record_battle(tmp_path / "a.jsonl", "3m", (Watcher(), "builtin"), control=control)
+    replay = read_replay(tmp_path / "a.jsonl")
+    assert slots == {(1, 3) if control == "team" else (3, 1)}
+    assert replay.control == control
+    replay.play()
+
+
 def test_nothing_is_written_before_the_battle_is_over(tmp_path: Path) -> None:
     batch = BattleBatch("3m", 1)
     writer = ReplayWriter(tmp_path / "a.jsonl", batch)
@@ -164,25 +180,55 @@ def test_another_unit_table_is_refused(recorded: Path, monkeypatch: pytest.Monke
     ("line", "change", "message"),
     [
         (0, lambda d: d.update(format="x"), "1: not a replay"),
-        (0, lambda d: d.update(version=2), "1: replay version 2"),
+        (0, lambda d: d.update(version=1), "1: replay version 1"),
         (0, lambda d: d.pop("seed"), r"1: the header: missing keys \['seed'\]"),
         (0, lambda d: d.update(seed=-1), "1: seed is -1"),
         (0, lambda d: d.update(seed=True), "1: seed is True"),
         (0, lambda d: d.update(builtin=[0, 1]), "1: builtin must be two booleans"),
         (0, lambda d: d["scenario"].update(extra=1), "1: the scenario: .*extra"),
-        (0, lambda d: d["scenario"].update(playable=[0, 0, 0, 9]), "1: scenario '2s3z': playable"),
-        (0, lambda d: d["scenario"].update(step_limit=0), "1: scenario '2s3z': step_limit is 0"),
+        (0, lambda d: d["scenario"].update(playable=[0, 0, 0, 9]), "1: the scenario: playable"),
+        (0, lambda d: d["scenario"].update(step_limit=0), "1: the scenario: step_limit is 0"),
         (
             0,
             lambda d: d["scenario"]["teams"][0].update(units=["zealott"]),
-            "1: unknown units .*zealott.*zealot",
+            "1: the scenario: team 1: unknown unit .*zealott.*zealot",
         ),
-        (0, lambda d: d["scenario"]["teams"][0].update(spawn=[1, 10**400]), "1: a team's spawn"),
+        (0, lambda d: d["scenario"]["teams"][0].update(spawn=[1, 10**400]), "1: the scenario: team 1: spawn"),
         (
             0,
             lambda d: d["scenario"]["teams"][0].update(units=["zealot"] * 600),
-            "1: scenario '2s3z': 605 units",
+            "1: the scenario: 605 units",
         ),
+        (0, lambda d: d["scenario"].update(name=3), "1: the scenario: name is 3"),
+        (0, lambda d: d["scenario"].update(step_limit=2**70), "1: the scenario: step_limit is 11"),
+        (0, lambda d: d["scenario"].update(width=-5), "1: the scenario: map width is -5"),
+        (0, lambda d: d["scenario"].update(height=32.0), "1: the scenario: map height is 32.0"),
+        (0, lambda d: d["scenario"].update(spawn_jitter=17), "1: the scenario: spawn_jitter is 17"),
+        (0, lambda d: d["scenario"].update(spawn_jitter="1"), "1: the scenario: spawn_jitter is '1'"),
+        (0, lambda d: d["scenario"].update(playable=[0, 0, 33, 9]), "1: the scenario: playable"),
+        (0, lambda d: d["scenario"].update(idle_units_attack=1), "1: the scenario: idle_units_attack is 1"),
+        (0, lambda d: d["scenario"]["teams"][1].update(units=[["zealot"]]), "1: the scenario: team 2: units"),
+        (0, lambda d: d["scenario"]["teams"][1].update(units=3), "1: the scenario: team 2: units"),
+        (
+            0,
+            lambda d: d["scenario"]["teams"][0].update(units=["zealot"] * 400),
+            "1: the scenario: team 1: 400 units do not",
+        ),
+        (
+            0,
+            lambda d: d["scenario"]["teams"][0].update(spawn=[9, 26]),
+            "1: the scenario: team 1: spawn .* lies outside",
+        ),
+        (
+            0,
+            lambda d: d["scenario"]["teams"][0].update(spawn=float("nan")),
+            "1: the scenario: team 1: spawn is nan",
+        ),
+        (0, lambda d: d.update(control="army"), "1: control is 'army'; it must be one of: team, unit"),
+        (0, lambda d: d.update(control=["team"]), r"1: control is \['team'\]"),
+        (0, lambda d: d["rewards"].update(win="1"), "1: rewards must be numbers"),
+        (0, lambda d: d["rewards"].update(win=float("nan")), "1: rewards must be numbers"),
+        (0, lambda d: d["rewards"].pop("loss"), r"1: rewards: missing keys \['loss'\]"),
         (2, lambda d: d.update(orders=[None, None]), "3: side 0 must have orders"),
         (2, lambda d: d.update(orders=[[[0, 0]] * 5, [[0, 0]] * 5]), "3: side 1 is builtin"),
         (2, lambda d: d["orders"][0].pop(), "3: side 0 must have orders .* each of its 5"),

@@ -85,8 +85,19 @@ def test_a_file_of_one_s_own(load):
         (("step_limit: 70", "? [a, b]\n: 1"), 7, ["names"]),
         (("zealot: 4", "<<: {zealot: 4}"), 5, ["names", "<<"]),
         (("{zealot: 4}", "*team"), 5, ["aliases"]),
-        (("step_limit: 70", "step_limit: \0"), 1, ["YAML"]),
+        (("step_limit: 70", "step_limit: \0"), 7, ["YAML", "x00"]),
         (("step_limit: 70", "step_limit: " + "[" * 5000), 1, ["too deeply"]),
+        (("step_limit: 70", "step_limit: !!bool maybe"), 7, ["maybe", "bool"]),
+        (("step_limit: 70", "step_limit: 2001-13-45"), 7, ["2001-13-45"]),
+        (("step_limit: 70", "step_limit: 0x" + "f" * 5000), 7, ["5002 characters"]),
+        (("step_limit: 70", "step_limit: yes"), 7, ["step_limit", "True"]),
+        (("width: 32", "width: wide"), 1, ["width", "wide"]),
+        (
+            ("step_limit: 70", "step_limit: 70\nidle_units_attack: 1"),
+            8,
+            ["idle_units_attack", "true or false"],
+        ),
+        (("[23, 16]", "[23, 16]\n    attack_point: [9, 30]"), 7, ["attack_point", "outside"]),
         (("[23, 16]", "[23, 1" + "0" * 400 + "]"), 6, ["at most"]),
     ],
 )
@@ -110,8 +121,8 @@ def test_unknown_names_suggest_the_nearest():
 
 def test_a_file_that_is_not_text_is_named(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_bytes(b"map: \xff\xfe")
-    with pytest.raises(ScenarioError, match=r"mine\.yaml: not UTF-8"):
+    path.write_bytes(b"# caf\xc3\xa9\nmap: \xff\xfe")
+    with pytest.raises(ScenarioError, match=r"mine\.yaml:2: not UTF-8"):
         load_scenario(path)
 
 
@@ -132,10 +143,17 @@ def test_one_symmetry_must_hold_for_all_points(points, symmetric):
 def test_scenarios_built_in_code_are_bounded_too():
     with pytest.raises(ScenarioError, match="step_limit"):
         replace(load_scenario("3m"), step_limit=2**70)
-    with pytest.raises(ScenarioError, match="-5 x 32"):
+    with pytest.raises(ScenarioError, match="map width is -5"):
         replace(load_scenario("3m"), width=-5)
 
 
 def test_yaml_tags_are_not_executed(load):
     with pytest.raises(ScenarioError):
         load(GOOD.replace("step_limit: 70", "step_limit: !!python/object/apply:os.getcwd []"))
+
+
+def test_aliases_cannot_blow_a_file_up(load):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]" for i in range(12)]
+    with pytest.raises(ScenarioError, match=r"mine\.yaml:2: .*aliases"):
+        load("\n".join(lines))
