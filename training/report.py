@@ -112,16 +112,19 @@ def finish_run(
             scripts={name: play(ScriptedAgent(name), scenario, against) for name in SCRIPTS},
             elsewhere={name: play(greedy, name, None) for name in ELSEWHERE if name != scenario},
         )
-        shown = _record(run_dir, scenario, greedy, against)
+        shown = _record(run_dir, scenario, greedy, against, control)
     _print(console, report, run_dir, shown)
     content = report.to_dict() | {"command": command, "training": training or {}}
     write_whole(run_dir / RESULT_FILE, (json.dumps(content, indent=2) + "\n").encode())
     return report
 
 
-def _record(run_dir: Path, scenario: str, agent: Agent, opponent: Agent | None) -> ShownBattle:
+def _record(
+    run_dir: Path, scenario: str, agent: Agent, opponent: Agent | None, control: Control
+) -> ShownBattle:
     path = run_dir / "replay.jsonl"
-    record_battle(path, load_scenario(scenario), (agent, opponent or BUILTIN), seed=0)
+    players = (agent, opponent or BUILTIN)
+    record_battle(path, load_scenario(scenario), players, seed=0, control=control)
     return show_replay(path)
 
 
@@ -137,12 +140,11 @@ def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) 
     console.print(result_table(title, report.elsewhere))
     above = greedy.wilson_low > best.wilson_high
     verdict = "lies above" if above else "does not lie above"
-    shown_as = " (under team control)" if greedy.control is not Control.TEAM else ""
     lines = [
         f"The policy's interval {verdict} that of the best script, {report.best_script}.",
         f"result   {run_dir / RESULT_FILE}",
         f"policy   {run_dir / 'policy'}",
-        f"battle   {shown.page} and {shown.gif.name}: {shown.ending}{shown_as}",
+        f"battle   {shown.page} and {shown.gif.name}: {shown.ending}",
         f"curves   {_program('tensorboard')} --logdir {run_dir / 'tensorboard'}",
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

@@ -52,12 +52,13 @@ def run(args: Args) -> int:
             second = BUILTIN if args.opponent == BUILTIN else load_agent(args.opponent)
             if not 0 <= args.seed < 2**64:
                 raise ValueError(f"--seed is {args.seed}; it must be from 0 to 2**64 - 1")
-            _note_control(args)
+            control = trained_as(args.agent).control
+            _note_control(args.opponent, control)
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / "replay.jsonl"
         require_writable(path)
     if args.replay is None:
-        record_battle(path, scenario, (first, second), seed=args.seed)
+        record_battle(path, scenario, (first, second), seed=args.seed, control=control)
     elif args.replay.resolve() != path.resolve():
         shutil.copyfile(args.replay, path)
     shown = show_replay(path)
@@ -65,12 +66,11 @@ def run(args: Args) -> int:
     return 0
 
 
-def _note_control(args: Args) -> None:
-    """Say so if a policy is shown otherwise than it was trained: battles are recorded under team control."""
-    for agent in (args.agent, args.opponent):
-        if trained_as(agent).control is not Control.TEAM:
-            print(
-                f"note: {agent} learned to command each unit by its own sight, but is shown commanding "
-                "a team: recorded battles know no other control",
-                file=sys.stderr,
-            )
+def _note_control(opponent: str, control: Control) -> None:
+    """Say so if the opponent is shown otherwise than it was trained: a battle has one control for both."""
+    trained = trained_as(opponent).control
+    if Path(opponent).is_dir() and trained is not control:
+        print(
+            f"note: {opponent} learned {trained.value} control, but plays under {control.value} control",
+            file=sys.stderr,
+        )
