@@ -1,4 +1,9 @@
-"""Agents by what a user writes on a command line."""
+"""Agents and opponents by what a user writes on a command line.
+
+``scripted:NAME`` is a script of :mod:`agents.scripted`, which sees observations and can play either side. A
+bare name is one of the engine's own players (:mod:`envs.battle.tactics`), who play inside the engine and only
+as opponents: ``focus-fire`` is not ``scripted:focus-fire``, though they are of one mind.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,10 @@ from pathlib import Path
 
 from agents.base import Agent
 from agents.scripted import SCRIPTS, ScriptedAgent
+from envs.battle.tactics import ENGINE_PLAYERS, engine_player, is_engine_player
 
-BUILTIN = "builtin"
-"""The engine's own enemy. It is no agent: it plays inside the engine and only as an opponent."""
 SCRIPTED = "scripted:"
+_SPECS = tuple(SCRIPTED + script for script in SCRIPTS)
 
 
 def load_agent(spec: str, *, deterministic: bool = True, seed: int = 0) -> Agent:
@@ -36,20 +41,26 @@ def load_agent(spec: str, *, deterministic: bool = True, seed: int = 0) -> Agent
     return LearnedAgent(directory, deterministic=deterministic, seed=seed)
 
 
-def load_opponent(spec: str, *, deterministic: bool = True, seed: int = 0) -> Agent | None:
-    """As :func:`load_agent`; None for ``builtin``."""
-    return None if spec == BUILTIN else load_agent(spec, deterministic=deterministic, seed=seed)
+def load_opponent(spec: str, *, deterministic: bool = True, seed: int = 0) -> Agent | str:
+    """As :func:`load_agent`, or the name of an engine-side player, with ``builtin`` resolved.
+
+    Raises:
+        ValueError: there is no such opponent, or the directory holds no policy that can be loaded.
+    """
+    if is_engine_player(spec):
+        return engine_player(spec)
+    if not spec.startswith(SCRIPTED) and not Path(spec).is_dir():
+        near = difflib.get_close_matches(spec, [*ENGINE_PLAYERS, *_SPECS], n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"it may be: {', '.join([*ENGINE_PLAYERS, *_SPECS])}"
+        raise ValueError(f"no opponent {spec!r}: it is no directory of a policy; {hint}")
+    return load_agent(spec, deterministic=deterministic, seed=seed)
 
 
 def _no_such_agent(spec: str) -> str:
-    if spec == BUILTIN:
-        return (
-            "builtin plays inside the engine, as an opponent only; scripted:attack-move gives the same orders"
-        )
+    if is_engine_player(spec):
+        script = engine_player(spec)
+        like = f"; {SCRIPTED}{script} plays alike" if script in SCRIPTS else ""
+        return f"{spec} plays inside the engine, as an opponent only{like}"
     near = difflib.get_close_matches(spec, SCRIPTS, n=1, cutoff=0.6)
-    hint = (
-        f"did you mean {SCRIPTED}{near[0]}?"
-        if near
-        else f"scripts: {', '.join(SCRIPTED + s for s in SCRIPTS)}"
-    )
+    hint = f"did you mean {SCRIPTED}{near[0]}?" if near else f"scripts: {', '.join(_SPECS)}"
     return f"no agent {spec!r}: it is no directory of a policy; {hint}"

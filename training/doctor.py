@@ -108,7 +108,7 @@ def _engine() -> Check:
     from envs.battle.compiled import CACHE_FOLDER
 
     began = time.perf_counter()
-    batch = BattleBatch("3m", 1, builtin=(True, True))
+    batch = BattleBatch("3m", 1, builtin=("attack-move", "attack-move"))
     batch.step(None, None)
     seconds = time.perf_counter() - began
     cached = f"compiled code is kept in {CACHE_FOLDER}"

@@ -1,6 +1,6 @@
 """How often an agent wins, with an interval, on battles whose seeds are set beforehand.
 
-    result = evaluate(load_agent("scripted:kite"), None, "3s_vs_5z", games=1000)
+    result = evaluate(load_agent("scripted:kite"), "attack-move", "3s_vs_5z", games=1000)
     print(result.win_rate, result.wilson_low, result.wilson_high)
 
 Every battle counts once: which ones are played never depends on how long they take. On a symmetric scenario
@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from agents.base import Agent
-from agents.roster import BUILTIN
 from envs.battle.batch import AutoReset, BattleBatch, Control, Outcome
 from envs.battle.compiled import engine_digest
+from envs.battle.tactics import DEFAULT, Tactic, engine_player
 from envs.scenarios import Scenario, load_scenario
 from envs.units import unit_table_hash
 
@@ -63,6 +63,8 @@ class EvaluationResult:
     """(games,) steps."""
     returns: NDArray[np.float32]
     """(games,) the agent's sum of rewards."""
+    tactics: NDArray[np.int8]
+    """(games,) the Tactic of an opponent inside the engine, drawn or not; -1 of others."""
 
     @property
     def games(self) -> int:
@@ -109,6 +111,11 @@ class EvaluationResult:
         """Upper end of :attr:`interval`."""
         return self.interval[1]
 
+    def against(self, tactic: Tactic) -> tuple[int, int]:
+        """(wins, games) of the battles in which the opponent played by this tactic."""
+        played = self.tactics == tactic
+        return int((self.outcomes[played] == Outcome.WIN_0).sum()), int(played.sum())
+
     def on_side(self, side: int) -> tuple[int, int]:
         """(wins, games) of the battles in which the agent played this side."""
         played = self.side == side
@@ -116,13 +123,8 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """For a result file: JSON types only, with what it takes to play the same battles again."""
-        per_side = {}
-        for side, name in ((0, "first"), (1, "second")):
-            wins, games = self.on_side(side)
-            if games:
-                low, high = wilson(wins, games)
-                counts = {"wins": wins, "games": games, "win_rate": wins / games}
-                per_side[name] = counts | {"wilson_low": low, "wilson_high": high}
+        per_side = {name: self.on_side(side) for side, name in ((0, "first"), (1, "second"))}
+        per_tactic = {tactic.label: self.against(tactic) for tactic in Tactic}
         return {
             "win_rate": self.win_rate,
             "wilson_low": self.wilson_low,
@@ -138,11 +140,28 @@ class EvaluationResult:
             "opponent": self.opponent,
             "control": self.control.value,
             "orders": "greedy" if self.deterministic else "sampled",
-            "sides": per_side,
+            "sides": _rates(per_side),
+            "tactics": _rates(per_tactic),
             "mean_length_steps": float(self.lengths.mean()),
             "mean_return": float(self.returns.mean()),
             "seed": self.seed,
         } | provenance()
+
+
+def _rates(counts: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """For a result file: (wins, games) by name as win rates with intervals, without what was not played."""
+    rates = {}
+    for name, (wins, games) in counts.items():
+        if games:
+            low, high = wilson(wins, games)
+            rates[name] = {
+                "wins": wins,
+                "games": games,
+                "win_rate": wins / games,
+                "wilson_low": low,
+                "wilson_high": high,
+            }
+    return rates
 
 
 def provenance() -> dict[str, Any]:
@@ -196,7 +215,7 @@ def paired_p_value(first: EvaluationResult, second: EvaluationResult) -> float:
 
 def evaluate(
     agent: Agent,
-    opponent: Agent | None,
+    opponent: Agent | str | None,
     scenario: Scenario | str,
     *,
     games: int = 1000,
@@ -209,7 +228,8 @@ def evaluate(
 
     Args:
         agent: whose win rate it is; reset with ``seed`` first.
-        opponent: the other side; None for the engine's own enemy. Reset with ``seed + 1``.
+        opponent: the other side: an agent, reset with ``seed + 1``, or the name of an engine-side player
+            (:mod:`envs.battle.tactics`); None: attack-move.
         scenario: a scenario, the name of a shipped one, or the path of a YAML file.
         games: battles, at least 1.
         seed: from which the battles' seeds derive; not negative. The first n seeds are the same for any
@@ -234,7 +254,10 @@ def evaluate(
     elif swap_sides and not scenario.symmetric:
         raise ValueError(f"scenario {scenario.name!r} is not symmetric; its sides cannot be swapped")
     agent.reset(seed)
-    if opponent is not None:
+    opponent = (
+        engine_player(opponent or DEFAULT) if opponent is None or isinstance(opponent, str) else opponent
+    )
+    if not isinstance(opponent, str):
         opponent.reset(seed + 1)
     sequence = np.random.SeedSequence([seed, _SEED_STREAM])
     per_side = [(games + 1) // 2, games // 2] if swap_sides else [games, 0]
@@ -245,13 +268,13 @@ def evaluate(
         for start in range(0, count, together):
             wave = seeds[start : min(start + together, count)]
             waves.append(_play(agent, opponent, scenario, control, side, wave, num_threads))
-    outcomes, sides, battle_seeds, lengths, returns = (
+    outcomes, sides, battle_seeds, lengths, returns, tactics = (
         np.concatenate(column) for column in zip(*waves, strict=True)
     )
     return EvaluationResult(
         scenario=scenario.name,
         agent=agent.name,
-        opponent=BUILTIN if opponent is None else opponent.name,
+        opponent=opponent if isinstance(opponent, str) else opponent.name,
         seed=seed,
         control=control,
         deterministic=agent.deterministic,
@@ -260,24 +283,28 @@ def evaluate(
         battle_seeds=battle_seeds,
         lengths=lengths,
         returns=returns,
+        tactics=tactics,
     )
 
 
 def _play(
     agent: Agent,
-    opponent: Agent | None,
+    opponent: Agent | str,
     scenario: Scenario,
     control: Control,
     side: int,
     seeds: NDArray[np.uint64],
     num_threads: int,
 ) -> tuple[NDArray, ...]:
-    """Play one battle a seed, the agent on ``side``: outcomes, sides, seeds, lengths, returns."""
-    players: list[Agent | None] = [agent, opponent] if side == 0 else [opponent, agent]
+    """Play one battle a seed, the agent on ``side``: outcomes, sides, seeds, lengths, returns,
+    opponent's tactics."""
+    foe = None if isinstance(opponent, str) else opponent
+    engine = opponent if isinstance(opponent, str) else None
+    players = (agent, foe) if side == 0 else (foe, agent)
     batch = BattleBatch(
         scenario,
         len(seeds),
-        builtin=(players[0] is None, players[1] is None),
+        builtin=(None, engine) if side == 0 else (engine, None),
         control=control,
         auto_reset=AutoReset.OFF,
         num_threads=num_threads,
@@ -304,6 +331,7 @@ def _play(
         seeds,
         result.length.copy(),
         result.episode_return[:, side].copy(),
+        batch.tactics[:, 1 - side],
     )
 
 

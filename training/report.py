@@ -19,10 +19,11 @@ from rich.console import Console
 
 from agents.base import Agent
 from agents.learned import LearnedAgent
-from agents.roster import BUILTIN, load_opponent
+from agents.roster import load_opponent
 from agents.scripted import SCRIPTS, ScriptedAgent
 from envs.battle.batch import Control
 from envs.battle.replay import record_battle
+from envs.battle.tactics import DEFAULT
 from envs.battle.whole_file import write_whole
 from envs.scenarios import load_scenario
 from training.battle_record import ShownBattle, show_replay
@@ -44,7 +45,7 @@ class Report:
     scripts: dict[str, EvaluationResult]
     """Every script on the same battles, by name."""
     elsewhere: dict[str, EvaluationResult]
-    """The same weights on other scenarios against the built-in enemy, by scenario."""
+    """The same weights on other scenarios against attack-move, SMAC's enemy, by scenario."""
 
     @property
     def best_script(self) -> str:
@@ -67,7 +68,7 @@ def finish_run(
     run_dir: Path,
     *,
     scenario: str,
-    opponent: str = BUILTIN,
+    opponent: str = DEFAULT,
     control: Control | str | None = None,
     swap_sides: bool | None = None,
     games: int = 1000,
@@ -100,7 +101,7 @@ def finish_run(
     control = Control(control or trained.control)
     swap_sides = trained.swap_sides(swap_sides)
 
-    def play(agent: Agent, on: str, against: Agent | None) -> EvaluationResult:
+    def play(agent: Agent, on: str, against: Agent | str) -> EvaluationResult:
         swap = None if swap_sides and on != scenario else swap_sides  # elsewhere the sides may differ
         return evaluate(agent, against, on, games=games, seed=seed, control=control, swap_sides=swap)
 
@@ -110,7 +111,7 @@ def finish_run(
             greedy=play(greedy, scenario, against),
             sampled=play(sampled, scenario, against),
             scripts={name: play(ScriptedAgent(name), scenario, against) for name in SCRIPTS},
-            elsewhere={name: play(greedy, name, None) for name in ELSEWHERE if name != scenario},
+            elsewhere={name: play(greedy, name, DEFAULT) for name in ELSEWHERE if name != scenario},
         )
         shown = _record(run_dir, scenario, greedy, against, control)
     _print(console, report, run_dir, shown)
@@ -120,11 +121,10 @@ def finish_run(
 
 
 def _record(
-    run_dir: Path, scenario: str, agent: Agent, opponent: Agent | None, control: Control
+    run_dir: Path, scenario: str, agent: Agent, opponent: Agent | str, control: Control
 ) -> ShownBattle:
     path = run_dir / "replay.jsonl"
-    players = (agent, opponent or BUILTIN)
-    record_battle(path, load_scenario(scenario), players, seed=0, control=control)
+    record_battle(path, load_scenario(scenario), (agent, opponent), seed=0, control=control)
     return show_replay(path)
 
 
@@ -136,7 +136,7 @@ def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) 
         f"{greedy.scenario} on the embedded simulator, {greedy.games} fresh battles against {greedy.opponent}"
     )
     console.print(result_table(title, rows))
-    title = f"The same weights on other scenarios, {greedy.games} battles against {BUILTIN}"
+    title = f"The same weights on other scenarios, {greedy.games} battles against {DEFAULT}"
     console.print(result_table(title, report.elsewhere))
     above = greedy.wilson_low > best.wilson_high
     verdict = "lies above" if above else "does not lie above"

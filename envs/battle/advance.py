@@ -5,22 +5,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.battle.compiled import compiled
-from envs.battle.engine import (
+from envs.battle.compiled import compiled, compiled_within
+from envs.battle.engine import game_loop, give_order, look
+from envs.battle.missions import after_loop
+from envs.battle.rules import NO_MISSION, Rules
+from envs.battle.spawn import reset_battle
+from envs.battle.state import (
     DRAW,
     RUNNING,
     TIMEOUT,
     WIN_0,
     WIN_1,
     Battle,
+    Bins,
     State,
     Units,
-    game_loop,
-    give_order,
-    look,
-    reset_battle,
+    shuffle,
+    wake,
 )
-from envs.battle.rules import Rules
+from envs.battle.tactics import NO_TACTIC
 from envs.unit_set import FIRST_TARGET_VERB, LOOPS_PER_STEP
 
 # Auto-reset modes, as AutoReset in batch.py names them.
@@ -63,7 +66,7 @@ def advance_battles(
     state: State,
     orders0: NDArray[np.int64],
     orders1: NDArray[np.int64],
-    builtin: NDArray[np.bool_],
+    players: NDArray[np.int64],
     weights: NDArray[np.float64],
     mode: int,
     seeds: NDArray[np.uint64],
@@ -72,14 +75,16 @@ def advance_battles(
     outcome: NDArray[np.int8],
     length: NDArray[np.int32],
     returns: NDArray[np.float32],
+    bins: Bins,
     lo: int,
     hi: int,
 ) -> None:
-    """Step battles ``lo`` to ``hi``.
+    """Step battles ``lo`` to ``hi``. Sides that the engine plays have their orders already.
 
     Args:
-        orders0: (B, n0, 2) legal orders, ignored for a builtin side; ``orders1`` likewise.
-        weights: (4,) the fields of RewardWeights.
+        orders0: (B, n0, 2) legal orders, ignored for a side the engine plays; ``orders1`` likewise.
+        players: (2, 2) who plays each side, as of tactics.choices.
+        weights: (6,) the fields of RewardWeights.
         seeds: (B,) of the running battles; a fresh start replaces its own.
         rewards ... returns: outputs, see StepResult.
     """
@@ -87,43 +92,53 @@ def advance_battles(
         battle, units = state.battles[b], state.units[b]
         if battle.outcome != RUNNING and mode != SAME_STEP:
             if mode == NEXT_STEP:
-                _start_next(rules, state, b, seeds, builtin)
+                _start_next(rules, state, bins, b, seeds, players)
             rewards[b, :] = 0.0
         else:
-            if not builtin[0]:
-                _give_orders(rules, units, 0, orders0[b])
-            if not builtin[1]:
-                _give_orders(rules, units, 1, orders1[b])
-            _run(rules, battle, units)
+            for side in range(2):
+                if battle.tactic[side] == NO_TACTIC:
+                    _give_orders(rules, battle, units, side, orders0[b] if side == 0 else orders1[b])
+            _run(rules, battle, units, bins)
             _score(rules, state, b, weights, rewards)
         outcome[b] = battle.outcome
         done[b] = battle.outcome != RUNNING
         length[b] = battle.steps
         returns[b, 0], returns[b, 1] = state.returns[b, 0], state.returns[b, 1]
         if done[b] and mode == SAME_STEP:
-            _start_next(rules, state, b, seeds, builtin)
+            _start_next(rules, state, bins, b, seeds, players)
 
 
 @compiled
-def _give_orders(rules: Rules, units: Units, side: int, orders: NDArray[np.int64]) -> None:
+def _give_orders(rules: Rules, battle: Battle, units: Units, side: int, orders: NDArray[np.int64]) -> None:
     for a in range(orders.shape[0]):
-        me = units[rules.sides[side].first + a]
-        if me.alive:
+        i = rules.sides[side].first + a
+        if units[i].alive:
             verb, target = orders[a, 0], orders[a, 1]
-            give_order(rules, me, verb, rules.rows[side, target] if verb >= FIRST_TARGET_VERB else -1)
+            unit = rules.rows[side, target] if verb >= FIRST_TARGET_VERB else -1
+            give_order(rules, battle, units, i, verb, unit)
 
 
-@compiled
-def _run(rules: Rules, battle: Battle, units: Units) -> None:
+@compiled_within
+def _run(rules: Rules, battle: Battle, units: Units, bins: Bins) -> None:
     """Eight game loops, or fewer if a team is gone before."""
-    for i in range(units.shape[0]):
-        units[i].dealt = 0.0
+    mission = rules.mission[0].kind != NO_MISSION
     battle.steps += 1
+    battle.points = 0.0
+    for side in range(2):
+        battle.killed[side] = 0
+        battle.lost[side] = 0.0
+    battle.acting = 0
+    for i in range(units.shape[0]):
+        if units[i].alive:
+            units[battle.acting].shuffle = i
+            battle.acting += 1
+    shuffle(battle, units, 0, battle.acting)
     for _ in range(LOOPS_PER_STEP):
-        game_loop(rules, battle, units)
-        lives0, lives1 = _any_alive(rules, units, 0), _any_alive(rules, units, 1)
-        if not (lives0 and lives1):
-            battle.outcome = WIN_0 if lives0 else (WIN_1 if lives1 else DRAW)
+        game_loop(rules, battle, units, bins)
+        if mission:
+            after_loop(rules, battle, units)
+        if battle.fighters[0] == 0 or (battle.fighters[1] == 0 and not mission):
+            battle.outcome = WIN_0 if battle.fighters[0] > 0 else (WIN_1 if battle.fighters[1] > 0 else DRAW)
             break
     if battle.outcome == RUNNING and battle.steps >= rules.world[0].step_limit:
         battle.outcome = TIMEOUT
@@ -131,61 +146,59 @@ def _run(rules: Rules, battle: Battle, units: Units) -> None:
 
 
 @compiled
-def _any_alive(rules: Rules, units: Units, side: int) -> bool:
-    for i in range(rules.sides[side].first, rules.sides[side].last):  # noqa: SIM110 - numba has no any()
-        if units[i].alive:
-            return True
-    return False
-
-
-@compiled
 def _score(
     rules: Rules, state: State, b: int, weights: NDArray[np.float64], rewards: NDArray[np.float32]
 ) -> None:
-    dealt0, dealt1 = 0.0, 0.0
-    for i in range(rules.type_of.shape[0]):
-        unit = state.units[b, i]
-        if unit.side == 0:
-            dealt0 += unit.dealt
-        else:
-            dealt1 += unit.dealt
-    share0, share1 = dealt0 / rules.sides[1].vitality, dealt1 / rules.sides[0].vitality
-    outcome = state.battles[b].outcome
-    end0 = end1 = 0.0
-    if outcome != RUNNING:
-        end0 = weights[2] if outcome == WIN_0 else -weights[3]
-        end1 = weights[2] if outcome == WIN_1 else -weights[3]
-    rewards[b, 0] = weights[0] * share0 - weights[1] * share1 + end0
-    rewards[b, 1] = weights[0] * share1 - weights[1] * share0 + end1
-    state.returns[b, 0] += rewards[b, 0]
-    state.returns[b, 1] += rewards[b, 1]
+    battle = state.battles[b]
+    mission = rules.mission[0]
+    battle.points += mission.kill * battle.killed[1] + mission.loss * battle.killed[0]
+    battle.score += battle.points
+    for side in range(2):
+        enemies = rules.sides[1 - side]
+        reward = -weights[1] * battle.lost[side] / max(battle.vitality[side], 1.0)
+        reward += weights[0] * battle.lost[1 - side] / max(battle.vitality[1 - side], 1.0)
+        reward += weights[4] * battle.killed[1 - side] / max(enemies.last - enemies.first, 1)
+        if battle.outcome != RUNNING:
+            won = battle.outcome == (WIN_0 if side == 0 else WIN_1)
+            reward += weights[2] if won else -weights[3]
+        reward += weights[5] * (battle.points if side == 0 else -battle.points)
+        rewards[b, side] = reward
+        state.returns[b, side] += reward
 
 
 @compiled
 def _start_next(
-    rules: Rules, state: State, b: int, seeds: NDArray[np.uint64], builtin: NDArray[np.bool_]
+    rules: Rules, state: State, bins: Bins, b: int, seeds: NDArray[np.uint64], players: NDArray[np.int64]
 ) -> None:
     """Start the battle that follows the one that ended: its seed is a mix of the ended one's."""
     z = seeds[b] + np.uint64(0xD1B54A32D192ED03)
     z = (z ^ (z >> np.uint64(32))) * np.uint64(0xDABA0B6EB09322E3)
     z = (z ^ (z >> np.uint64(32))) * np.uint64(0xDABA0B6EB09322E3)
     seeds[b] = z ^ (z >> np.uint64(32))
-    _start(rules, state, b, seeds, builtin)
+    _start(rules, state, bins, b, seeds, players)
 
 
 @compiled
-def _start(rules: Rules, state: State, b: int, seeds: NDArray[np.uint64], builtin: NDArray[np.bool_]) -> None:
-    reset_battle(rules, state.battles[b], state.units[b], seeds[b], builtin)
+def _start(
+    rules: Rules, state: State, bins: Bins, b: int, seeds: NDArray[np.uint64], players: NDArray[np.int64]
+) -> None:
+    reset_battle(rules, state.battles[b], state.units[b], bins, seeds[b], players)
     state.returns[b, :] = 0.0
 
 
 @compiled
 def reset_battles(
-    rules: Rules, state: State, seeds: NDArray[np.uint64], builtin: NDArray[np.bool_], lo: int, hi: int
+    rules: Rules,
+    state: State,
+    seeds: NDArray[np.uint64],
+    players: NDArray[np.int64],
+    bins: Bins,
+    lo: int,
+    hi: int,
 ) -> None:
     """Start battles ``lo`` to ``hi`` from their seeds."""
     for b in range(lo, hi):
-        _start(rules, state, b, seeds, builtin)
+        _start(rules, state, bins, b, seeds, players)
 
 
 @compiled
@@ -194,18 +207,21 @@ def restart_battles(
     state: State,
     battles: NDArray[np.bool_],
     seeds: NDArray[np.uint64],
-    builtin: NDArray[np.bool_],
+    players: NDArray[np.int64],
+    bins: Bins,
     lo: int,
     hi: int,
 ) -> None:
     """Start the marked ones of battles ``lo`` to ``hi`` from the seeds that auto-reset would give them."""
     for b in range(lo, hi):
         if battles[b]:
-            _start_next(rules, state, b, seeds, builtin)
+            _start_next(rules, state, bins, b, seeds, players)
 
 
 @compiled
 def look_battles(rules: Rules, state: State, lo: int, hi: int) -> None:
-    """Renew what each side sees in battles ``lo`` to ``hi``."""
+    """Renew what each side sees in battles ``lo`` to ``hi``, whatever has been changed by hand."""
     for b in range(lo, hi):
+        state.battles[b].any_crowded = True
+        wake(state.units[b])
         look(rules, state.units[b])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from enum import Enum, IntEnum, StrEnum
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
@@ -16,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from envs.battle import engine
+from envs.battle import state as battle_state
 from envs.battle.advance import (
     NEXT_STEP,
     OFF,
@@ -27,8 +28,10 @@ from envs.battle.advance import (
     reset_battles,
     restart_battles,
 )
+from envs.battle.command import command_battles
 from envs.battle.observe import StateView, View, new_state_view, new_view, observe_team, observe_units
-from envs.battle.rules import RewardWeights, compile_rules
+from envs.battle.rules import RewardWeights, compile_rules, default_rewards
+from envs.battle.tactics import DEFAULT, Tactic, choices, engine_player, tactics_of
 from envs.scenarios import Scenario, load_scenario
 from envs.unit_set import (
     ACTOR_KEYS,
@@ -66,11 +69,11 @@ class AutoReset(StrEnum):
 class Outcome(IntEnum):
     """How a battle stands. A timeout is a loss for both."""
 
-    RUNNING = engine.RUNNING
-    WIN_0 = engine.WIN_0
-    WIN_1 = engine.WIN_1
-    DRAW = engine.DRAW
-    TIMEOUT = engine.TIMEOUT
+    RUNNING = battle_state.RUNNING
+    WIN_0 = battle_state.WIN_0
+    WIN_1 = battle_state.WIN_1
+    DRAW = battle_state.DRAW
+    TIMEOUT = battle_state.TIMEOUT
 
 
 _MODES = {AutoReset.SAME_STEP: SAME_STEP, AutoReset.NEXT_STEP: NEXT_STEP, AutoReset.OFF: OFF}
@@ -94,7 +97,8 @@ class BattleBatch:
     Args:
         scenario: a scenario, the name of a shipped one, or the path of a YAML file.
         num_battles: B, at least 1.
-        builtin: which sides the engine's own attack-move AI plays; such a side gets no orders.
+        builtin: per side the name of the engine's player, a tactic or a pool of :mod:`envs.battle.tactics`;
+            such a side gets no orders. None: the caller plays it.
         control: one observer a team, or one a unit.
         with_state: observations also carry the ``state_*`` keys, every living unit, for a centralised critic.
         auto_reset: what happens to finished battles.
@@ -103,8 +107,9 @@ class BattleBatch:
         num_threads: threads the battles are spread over.
 
     Attributes:
-        observations: per side a dict of arrays (None for a builtin side), with leading dimensions (B,) under
-            team control and (B, n) under unit control; views of buffers that the next step overwrites.
+        observations: per side a dict of arrays (None for a side the engine plays), with leading dimensions
+            (B,) under team control and (B, n) under unit control; views of buffers that the next
+            step overwrites.
         seeds: (B,) uint64, the seed each running battle was started from.
 
     Raises:
@@ -117,7 +122,7 @@ class BattleBatch:
         scenario: Scenario | str,
         num_battles: int,
         *,
-        builtin: tuple[bool, bool] = (False, True),
+        builtin: tuple[str | None, str | None] = (None, DEFAULT),
         control: Control | str = Control.TEAM,
         with_state: bool = False,
         auto_reset: AutoReset | str = AutoReset.SAME_STEP,
@@ -132,20 +137,23 @@ class BattleBatch:
         self.num_battles = num_battles
         self.control = _member(Control, control)
         self.auto_reset = _member(AutoReset, auto_reset)
-        self.rewards = rewards or RewardWeights()
+        self.rewards = rewards or default_rewards(self.scenario)
         self.with_state = with_state
-        self.builtin = builtin
+        first, second = (None if name is None else engine_player(name) for name in builtin)
+        self.builtin = (first, second)
         self.num_units = self.scenario.num_units
         self.team_sizes = (self.scenario.teams[0].size, self.scenario.teams[1].size)
         self.rules = compile_rules(self.scenario)
-        self.state = engine.new_state(num_battles, self.num_units)
+        self.state = battle_state.new_state(num_battles, self.num_units)
         self._sequence = np.random.SeedSequence(seed)
         self.seeds = np.zeros(num_battles, np.uint64)
-        self._builtin = np.array(builtin)
-        self._weights = np.array(
-            [self.rewards.damage, self.rewards.damage_taken, self.rewards.win, self.rewards.loss]
+        self._players = choices(self.builtin)
+        # attack-move gets its one order at the start; only for the others is code compiled and run each step.
+        self._commanded = any(
+            name is not None and tactics_of(name) != (Tactic.ATTACK_MOVE,) for name in self.builtin
         )
-        self._views = [None if builtin[side] else self._new_view(side) for side in (0, 1)]
+        self._weights = np.array(astuple(self.rewards))
+        self._views = [None if self.builtin[side] is not None else self._new_view(side) for side in (0, 1)]
         self._result = StepResult(
             np.zeros((num_battles, 2), np.float32),
             np.zeros(num_battles, np.bool_),
@@ -155,6 +163,7 @@ class BattleBatch:
         )
         bounds = np.linspace(0, num_battles, min(num_threads, num_battles) + 1).astype(int)
         self._slices = [(int(lo), int(hi)) for lo, hi in pairwise(bounds)]
+        self._bins = {slice_: battle_state.new_bins(self.rules) for slice_ in self._slices}
         self._pool = ThreadPoolExecutor(len(self._slices) - 1) if len(self._slices) > 1 else None
         self.observations = [None if views is None else self._as_dict(views) for views in self._views]
         self.reset()
@@ -170,6 +179,12 @@ class BattleBatch:
         """The space of one observer's orders, unbatched."""
         return action_space(self.num_units, self.team_sizes[side] if self.control is Control.TEAM else 1)
 
+    @property
+    def tactics(self) -> NDArray[np.int8]:
+        """(B, 2): the :class:`~envs.battle.tactics.Tactic` that plays each side of each battle now, also
+        where it was drawn from a pool; -1 where the engine does not play."""
+        return self.state.battles["tactic"].copy()
+
     def reset(self, seeds: ArrayLike | None = None) -> None:
         """Start every battle afresh, from the given seeds (B,) or the constructor's; fills ``observations``.
 
@@ -180,7 +195,7 @@ class BattleBatch:
         self.seeds[:] = np.asarray(seeds, dtype=np.uint64)
 
         def start(lo: int, hi: int) -> None:
-            reset_battles(self.rules, self.state, self.seeds, self._builtin, lo, hi)
+            reset_battles(self.rules, self.state, self.seeds, self._players, self._bins[lo, hi], lo, hi)
             self._observe(lo, hi)
 
         self._run(start)
@@ -189,7 +204,9 @@ class BattleBatch:
         """Start the marked battles (B,) afresh, from the seeds that auto-reset would give them."""
 
         def start(lo: int, hi: int) -> None:
-            restart_battles(self.rules, self.state, battles, self.seeds, self._builtin, lo, hi)
+            restart_battles(
+                self.rules, self.state, battles, self.seeds, self._players, self._bins[lo, hi], lo, hi
+            )
             self._observe(lo, hi)
 
         self._run(start)
@@ -229,7 +246,8 @@ class BattleBatch:
         """Run 8 game loops in every battle.
 
         Args:
-            orders0: (B, n, 2) integers, verb and target row of the first team's n units; None if builtin.
+            orders0: (B, n, 2) integers, verb and target row of the first team's n units; None if the engine
+                plays it.
             orders1: the same for the second team.
             out: per side, arrays shaped like ``observations`` to write the new observations to (slices of a
                 rollout buffer, say); ``observations`` then refers to them.
@@ -244,16 +262,19 @@ class BattleBatch:
                 self._redirect(side, arrays)
 
         def advance(lo: int, hi: int) -> None:
+            if self._commanded:
+                command_battles(self.rules, self.state, lo, hi)
             advance_battles(
                 self.rules,
                 self.state,
                 given0,
                 given1,
-                self._builtin,
+                self._players,
                 self._weights,
                 _MODES[self.auto_reset],
                 self.seeds,
                 *self._result,
+                self._bins[lo, hi],
                 lo,
                 hi,
             )
@@ -302,8 +323,8 @@ class BattleBatch:
         self.observations[side] = dict(arrays)
 
     def _check(self, side: int, orders: NDArray[np.integer] | None) -> NDArray[np.int64]:
-        if self.builtin[side] != (orders is None):
-            what = "is played by the engine and takes no orders" if self.builtin[side] else "needs orders"
+        if (self.builtin[side] is None) == (orders is None):
+            what = "needs orders" if orders is None else "is played by the engine and takes no orders"
             raise ValueError(f"side {side} {what}")
         if orders is None:
             return _NO_ORDERS

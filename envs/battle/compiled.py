@@ -23,13 +23,14 @@ _OPTIONS: dict[str, Any] = {
     "cache": True,
     "nogil": True,
     "error_model": "numpy",
-    "forceinline": True,
     "_nrt": False,
 }
 _HERE = Path(__file__).parent
 _SOURCES = (
-    *("engine.py", "advance.py", "observe.py", "rules.py", "compiled.py"),
-    *("../unit_set.py", "../units.py", "../scenarios.py", "../data/units.yaml"),
+    *("rules.py", "state.py", "paths.py", "movement.py", "combat.py", "engine.py", "spawn.py", "missions.py"),
+    *("advance.py", "command.py", "firing.py", "manoeuvres.py", "tactics.py", "observe.py"),
+    *("path_tables.py", "compiled.py"),
+    *("../unit_set.py", "../units.py", "../scenario_model.py", "../terrain.py", "../data/units.yaml"),
 )
 
 
@@ -70,8 +71,22 @@ def compiled(function: _Function) -> _Function:
     These functions allocate nothing, so numba's reference counting is off (``_nrt``): counting the arrays
     passed from function to function took four fifths of the time.
     """
+    return _compile(function, _OPTIONS | {"forceinline": True})
+
+
+def compiled_within(function: _Function) -> _Function:
+    """The same for what has a single caller: compiled as a part of it, not by itself."""
+    return _compile(function, _OPTIONS | {"inline": "always"})
+
+
+def compiled_apart(function: _Function) -> _Function:
+    """The same for functions that are large and seldom called: they are not inlined."""
+    return _compile(function, _OPTIONS)
+
+
+def _compile(function: _Function, options: dict[str, Any]) -> _Function:
     before, _config.CACHE_DIR = _config.CACHE_DIR, CACHE_FOLDER
     try:
-        return numba.njit(**_OPTIONS)(function)
+        return numba.njit(**options)(function)
     finally:
         _config.CACHE_DIR = before

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.battle import engine
+from envs.battle import state as engine_state
 from envs.battle.batch import BattleBatch, Outcome
 from envs.unit_set import GAME_LOOPS_PER_SECOND, LOOPS_PER_STEP
 from envs.units import unit_table
@@ -127,7 +127,7 @@ class Camera:
         loop, alive, order = int(state["loop"]), units["alive"], units["order"]
         engaged = np.where(alive, units["engaged"], -1).astype(np.int64)
         winding = alive & (units["windup"] >= 0)
-        walking = alive & (engaged < 0) & ((order == engine.MOVE) | (order == engine.ATTACK_MOVE))
+        walking = alive & (engaged < 0) & ((order == engine_state.MOVE) | (order == engine_state.ATTACK_MOVE))
         return replace(
             self._blank,
             seconds=loop / GAME_LOOPS_PER_SECOND,
@@ -140,7 +140,7 @@ class Camera:
             target=engaged,
             firing=winding | (alive & (loop - units["struck_at"] <= LOOPS_PER_STEP)),
             goal=np.where(walking[:, None], _pair(units, "goal_x", "goal_y"), np.nan),
-            holding=alive & (order == engine.HOLD),
+            holding=alive & (order == engine_state.HOLD),
             dead_for=np.where(alive, 0.0, (loop - units["hit_at"]) / GAME_LOOPS_PER_SECOND),
         )
 

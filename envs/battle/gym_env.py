@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 
 from envs.battle.batch import AutoReset, Control, Observation, Outcome
 from envs.battle.frame import Camera
-from envs.battle.match import BUILTIN, IllegalOrders, Match, Player
+from envs.battle.match import IllegalOrders, Match, Player
 from envs.battle.render import draw_frame
 from envs.battle.rules import RewardWeights
+from envs.battle.tactics import DEFAULT
 from envs.scenarios import Scenario
 from envs.unit_set import GAME_LOOPS_PER_SECOND, LOOPS_PER_STEP
 
@@ -61,8 +62,8 @@ class BattleEnv(gym.Env[Observation, NDArray]):
 
     Args:
         scenario: a scenario, the name of a shipped one, or the path of a YAML file.
-        opponent: "builtin" or an object with ``act(observation) -> orders``
-            (:class:`envs.battle.match.Opponent`).
+        opponent: the name of an engine-side player (:mod:`envs.battle.tactics`) or an object with
+            ``act(observation) -> orders`` (:class:`envs.battle.match.Opponent`).
         side: the team the agent commands, 0 or 1.
         control: "team"; environments with an agent a unit are the PettingZoo and RLlib fronts.
         illegal_orders: "raise" a ValueError, or replace them by "no_op" and count them.
@@ -81,7 +82,7 @@ class BattleEnv(gym.Env[Observation, NDArray]):
         self,
         scenario: Scenario | str = "3m",
         *,
-        opponent: Player = BUILTIN,
+        opponent: Player = DEFAULT,
         side: int = 0,
         control: Control | str = Control.TEAM,
         illegal_orders: IllegalOrders | str = IllegalOrders.RAISE,
@@ -179,7 +180,7 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray, NDArray]):
         num_envs: int = 1,
         scenario: Scenario | str = "3m",
         *,
-        opponent: Player = BUILTIN,
+        opponent: Player = DEFAULT,
         side: int = 0,
         control: Control | str = Control.TEAM,
         illegal_orders: IllegalOrders | str = IllegalOrders.RAISE,

@@ -1,6 +1,6 @@
 """A batch of battles with somebody on each side: what the Gymnasium, PettingZoo and RLlib fronts share.
 
-A side is played by the caller, by the engine's built-in enemy, or by an opponent object. Here orders are
+A side is played by the caller, by one of the engine's own players, or by an opponent object. Here orders are
 collected from whoever plays, illegal ones refused or replaced, and outcomes named from a side's point of
 view. Nothing here knows an environment API.
 """
@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from envs.battle.batch import AutoReset, BattleBatch, Control, Outcome, StepResult
 from envs.battle.rules import RewardWeights
+from envs.battle.tactics import ENGINE_PLAYERS, engine_player, is_engine_player
 from envs.scenarios import Scenario
 from envs.unit_set import Verb, illegal_orders, random_orders
-
-BUILTIN = "builtin"
-"""The engine's own enemy, which attack-moves."""
 
 
 @runtime_checkable
@@ -35,7 +33,7 @@ class Opponent(Protocol):
 
 
 Player: TypeAlias = Opponent | str
-"""An opponent object, or :data:`BUILTIN`."""
+"""An opponent object, or the name of one of the engine's own players (:mod:`envs.battle.tactics`)."""
 
 
 class IllegalOrders(StrEnum):
@@ -63,7 +61,8 @@ class Match:
     Args:
         scenario: a scenario, the name of a shipped one, or the path of a YAML file.
         num_battles: B.
-        players: per side, None for the caller, else :data:`BUILTIN` or an opponent object.
+        players: per side, None for the caller, else an opponent object or the name of an engine-side player:
+            a tactic or a pool of :mod:`envs.battle.tactics`, such as "attack-move" or "mixed".
         control: one observer a team, or one a unit; an opponent observes under the same control.
         illegal_orders: what to do with the caller's illegal orders. An opponent's are always refused.
         auto_reset, with_state, rewards, num_threads: as for :class:`BattleBatch`.
@@ -91,20 +90,21 @@ class Match:
         num_threads: int = 1,
     ) -> None:
         for player in players:
-            if not (player is None or player == BUILTIN or isinstance(player, Opponent)):
+            if not (player is None or is_engine_player(player) or isinstance(player, Opponent)):
                 raise ValueError(
-                    f"the opponent is {player!r}; it must be {BUILTIN!r} or an object with "
-                    "act(observation) -> orders"
+                    f"the opponent is {player!r}; it must be an object with act(observation) -> orders or "
+                    f"one of: {', '.join(ENGINE_PLAYERS)}"
                 )
         modes = [mode.value for mode in IllegalOrders]
         if illegal_orders not in modes:
             raise ValueError(f"illegal_orders is {illegal_orders!r}; it must be one of: {', '.join(modes)}")
-        self.players = players
+        first, second = (engine_player(player) if isinstance(player, str) else player for player in players)
+        self.players = (first, second)
         self.illegal_orders = IllegalOrders(illegal_orders)
         self.batch = BattleBatch(
             scenario,
             num_battles,
-            builtin=(players[0] == BUILTIN, players[1] == BUILTIN),
+            builtin=(first if isinstance(first, str) else None, second if isinstance(second, str) else None),
             control=control,
             with_state=with_state,
             auto_reset=auto_reset,

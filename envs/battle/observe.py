@@ -12,9 +12,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.battle.combat import ability_ready, ability_target
 from envs.battle.compiled import compiled
-from envs.battle.engine import ATTACK, ATTACK_MOVE, HOLD, MOVE, State, Unit
-from envs.battle.rules import TYPE_FEATURES, Rules
+from envs.battle.engine import attackable, direction_open, notices, visible
+from envs.battle.rules import (
+    HEAL,
+    NEUTRAL,
+    NO_ABILITY,
+    STIMPACK,
+    TYPE_FEATURES,
+    Records,
+    Rules,
+)
+from envs.battle.state import ATTACK, ATTACK_MOVE, HOLD, MOVE, Battle, State, Unit, Units
 from envs.unit_set import (
     FEATURE_INDEX,
     FIRST_TARGET_VERB,
@@ -47,9 +57,10 @@ _ORDER_HOLD, _ORDER_MOVE, _ORDER_ATTACK, _ORDER_ATTACK_MOVE = (
 )
 _ENGAGED_BY = FEATURE_INDEX["engaged_by"]
 _NO_OP, _STOP, _HOLD = int(Verb.NO_OP), int(Verb.STOP), int(Verb.HOLD)
-_ATTACK_MOVE, _ATTACK = int(Verb.ATTACK_MOVE), int(Verb.ATTACK)
+_ATTACK_MOVE, _ATTACK, _ABILITY = int(Verb.ATTACK_MOVE), int(Verb.ATTACK), int(Verb.ABILITY)
 _FIRST_MOVE = int(Verb.MOVE_NORTH)
-_ATTACK_TARGETS = int(Verb.ATTACK) - FIRST_TARGET_VERB
+_ATTACK_TARGETS = _ATTACK - FIRST_TARGET_VERB
+_ABILITY_TARGETS = _ABILITY - FIRST_TARGET_VERB
 
 
 class View(NamedTuple):
@@ -105,27 +116,18 @@ def observe_team(
     """Fill the team's view (n = 1, A = team size) of battles ``lo`` to ``hi``, and the state if asked for."""
     own = rules.sides[side].last - rules.sides[side].first
     for b in range(lo, hi):
-        for row in range(rules.type_of.shape[0]):
-            i = rules.rows[side, row]
-            _write_row(
-                rules,
-                state.units[b, i],
-                b,
-                side,
-                state.units[b, i].seen >> side & 1 == 1,
-                False,
-                view.units,
-                view.unit_type,
-                view.unit_mask,
-                0,
-                row,
-            )
-        _count_engagements(rules, state, b, side, view.units, view.unit_mask, 0)
-        _write_scalars(rules, state, b, own, view, 0)
+        units = state.units[b]
+        mask = view.unit_mask[b, 0]
+        for row in range(mask.shape[0]):
+            it = units[rules.rows[side, row]]
+            mask[row] = visible(it, side)
+            _write_row(rules, it, side, mask[row], False, view.units[b, 0, row], view.unit_type[b, 0], row)
+        _count_engagements(rules, units, side, view.units[b, 0], mask)
+        _write_scalars(rules, state.battles[b], own, view, b, 0)
         for slot in range(own):
-            _write_slot(rules, state, b, side, slot, view, 0, slot)
+            _write_slot(rules, state.battles[b], units, side, slot, view, b, 0, slot)
         if full.units.shape[0] > 0:
-            _write_state(rules, state, b, side, full)
+            _write_state(rules, units, side, full, b)
 
 
 @compiled
@@ -135,53 +137,49 @@ def observe_units(
     """Fill each unit's own view (n = team size, A = 1): only what lies within that unit's sight."""
     own = rules.sides[side].last - rules.sides[side].first
     for b in range(lo, hi):
+        units = state.units[b]
         for me in range(own):
-            eye = state.units[b, rules.sides[side].first + me]
-            sight = rules.types[eye.type].sight
-            for row in range(rules.type_of.shape[0]):
-                it = state.units[b, rules.rows[side, row]]
-                dx, dy = it.x - eye.x, it.y - eye.y
-                near = eye.alive and it.alive and dx * dx + dy * dy <= sight * sight
+            eye = units[rules.sides[side].first + me]
+            mask = view.unit_mask[b, me]
+            for row in range(mask.shape[0]):
+                it = units[rules.rows[side, row]]
+                # A comrade is shown wherever a plain unit there would be.
+                mask[row] = visible(it, side) and eye.alive and (row == me or notices(rules, eye, it))
                 _write_row(
-                    rules, it, b, side, near, False, view.units, view.unit_type, view.unit_mask, me, row
+                    rules, it, side, mask[row], False, view.units[b, me, row], view.unit_type[b, me], row
                 )
-            _count_engagements(rules, state, b, side, view.units, view.unit_mask, me)
-            _write_scalars(rules, state, b, own, view, me)
-            _write_slot(rules, state, b, side, me, view, me, 0)
+            _count_engagements(rules, units, side, view.units[b, me], mask)
+            _write_scalars(rules, state.battles[b], own, view, b, me)
+            _write_slot(rules, state.battles[b], units, side, me, view, b, me, 0)
         if full.units.shape[0] > 0:
-            _write_state(rules, state, b, side, full)
+            _write_state(rules, units, side, full, b)
 
 
 @compiled
 def _write_row(
     rules: Rules,
     it: Unit,
-    b: int,
     side: int,
     shown: bool,
     privileged: bool,
-    units: NDArray[np.float32],
+    features: NDArray[np.float32],
     unit_type: NDArray[np.int64],
-    unit_mask: NDArray[np.bool_],
-    o: int,
     row: int,
 ) -> None:
-    unit_mask[b, o, row] = shown
-    features = units[b, o, row]
     if not shown:
-        unit_type[b, o, row] = 0
+        unit_type[row] = 0
         features[:] = 0.0
         return
     kind = rules.types[it.type]
     scale = _INVERSE_SCALE
-    unit_type[b, o, row] = kind.index
+    unit_type[row] = kind.index
     own = it.side == side
     for k in range(_TYPE_COLUMNS.shape[0]):
         column = _TYPE_COLUMNS[k]
         features[column] = rules.features[it.type, k] * scale[column]
     features[_X], features[_Y] = it.x, it.y
     features[_OWN] = 1.0 if own else 0.0
-    features[_ENEMY] = 0.0 if own else 1.0
+    features[_ENEMY] = 1.0 if it.side == 1 - side else 0.0
     features[_HEALTH] = it.health * scale[_HEALTH]
     features[_SHIELD] = it.shield * scale[_SHIELD]
     features[_ENERGY] = it.energy * scale[_ENERGY]
@@ -202,99 +200,103 @@ def _write_row(
 @compiled
 def _count_engagements(
     rules: Rules,
-    state: State,
-    b: int,
+    units: Units,
     side: int,
-    units: NDArray[np.float32],
-    unit_mask: NDArray[np.bool_],
-    o: int,
+    features: NDArray[np.float32],
+    mask: NDArray[np.bool_],
 ) -> None:
     """Add up, on each shown row, the shown own units that aim at it."""
     own = rules.sides[side].last - rules.sides[side].first
     for row in range(own):
-        j = state.units[b, rules.sides[side].first + row].engaged
-        if unit_mask[b, o, row] and j >= 0:
-            mine = state.units[b, j].side == side
+        j = units[rules.sides[side].first + row].engaged
+        if mask[row] and j >= 0:
+            mine = units[j].side == side
             aimed = j - rules.sides[side].first if mine else j - rules.sides[1 - side].first + own
-            if unit_mask[b, o, aimed]:
-                units[b, o, aimed, _ENGAGED_BY] += _INVERSE_SCALE[_ENGAGED_BY]
+            if mask[aimed]:
+                features[aimed, _ENGAGED_BY] += _INVERSE_SCALE[_ENGAGED_BY]
 
 
 @compiled
-def _write_scalars(rules: Rules, state: State, b: int, own: int, view: View, o: int) -> None:
+def _write_scalars(rules: Rules, battle: Battle, own: int, view: View, b: int, o: int) -> None:
     """Totals over the rows shown, so that a unit's scalars tell no more than its rows."""
-    counts = (0.0, 0.0)
-    vitality = (0.0, 0.0)
-    for row in range(rules.type_of.shape[0]):
+    own_count = enemy_count = own_vitality = enemy_vitality = 0.0
+    both = rules.sides[NEUTRAL].first
+    for row in range(both):
         if view.unit_mask[b, o, row]:
             health = view.units[b, o, row, _HEALTH] + view.units[b, o, row, _SHIELD]
             if row < own:
-                counts = (counts[0] + 1.0, counts[1])
-                vitality = (vitality[0] + health, vitality[1])
+                own_count += 1.0
+                own_vitality += health
             else:
-                counts = (counts[0], counts[1] + 1.0)
-                vitality = (vitality[0], vitality[1] + health)
+                enemy_count += 1.0
+                enemy_vitality += health
     scalars = view.scalars[b, o]
-    scalars[0] = state.battles[b].steps * LOOPS_PER_STEP / _MINUTE
-    scalars[1] = 1.0 - state.battles[b].steps / rules.world[0].step_limit
-    scalars[2] = np.log1p(counts[0]) * _SCALAR_SCALE[2]
-    scalars[3] = np.log1p(counts[1]) * _SCALAR_SCALE[3]
-    scalars[4] = np.log1p(vitality[0]) * _SCALAR_SCALE[4]
-    scalars[5] = np.log1p(vitality[1]) * _SCALAR_SCALE[5]
+    scalars[0] = battle.steps * LOOPS_PER_STEP / _MINUTE
+    scalars[1] = 1.0 - battle.steps / rules.world[0].step_limit
+    scalars[2] = np.log1p(own_count) * _SCALAR_SCALE[2]
+    scalars[3] = np.log1p(enemy_count) * _SCALAR_SCALE[3]
+    scalars[4] = np.log1p(own_vitality) * _SCALAR_SCALE[4]
+    scalars[5] = np.log1p(enemy_vitality) * _SCALAR_SCALE[5]
 
 
 @compiled
 def _write_slot(
-    rules: Rules, state: State, b: int, side: int, own_row: int, view: View, o: int, slot: int
+    rules: Rules, battle: Battle, units: Units, side: int, own_row: int, view: View, b: int, o: int, slot: int
 ) -> None:
     """Which verbs and targets the unit at ``own_row`` may use."""
-    me = state.units[b, rules.sides[side].first + own_row]
+    i = rules.sides[side].first + own_row
+    me = units[i]
     kind, world = rules.types[me.type], rules.world[0]
     alive = me.alive
     view.controlled_mask[b, o, slot] = alive
     view.controlled[b, o, slot] = own_row if alive else 0
     verbs = view.verb_mask[b, o, slot]
     targets = view.target_mask[b, o, slot]
+    shown = view.unit_mask[b, o]
     verbs[:] = False
     targets[:, :] = False
-    verbs[_NO_OP] = True
+    # SMAC's units have four directions and may do nothing only once they are dead.
+    verbs[_NO_OP] = not (world.smac and alive)
     if not alive:
         return
     verbs[_STOP] = True
-    verbs[_HOLD] = True
-    # A direction is open if half a step that way stays inside.
-    half = 0.5 * LOOPS_PER_STEP * kind.speed
-    r = kind.radius
-    for d in range(rules.directions.shape[0]):
-        x, y = me.x + half * rules.directions[d, 0], me.y + half * rules.directions[d, 1]
-        verbs[_FIRST_MOVE + d] = (
-            half > 0.0 and world.x0 + r <= x <= world.x1 - r and world.y0 + r <= y <= world.y1 - r
-        )
+    verbs[_HOLD] = not world.smac
+    verbs[_ATTACK_MOVE] = (kind.armed or kind.ability == HEAL) and not world.smac
+    for d in range(0, rules.directions.shape[0], 2 if world.smac else 1):
+        verbs[_FIRST_MOVE + d] = direction_open(rules, me, d)
     own = rules.sides[side].last - rules.sides[side].first
-    for j in range(rules.sides[1 - side].first, rules.sides[1 - side].last):
-        row = j - rules.sides[1 - side].first + own
-        if view.unit_mask[b, o, row] and rules.pairs[me.type, state.units[b, j].type].can_attack:
-            targets[_ATTACK_TARGETS, row] = True
-            verbs[_ATTACK] = True
-    verbs[_ATTACK_MOVE] = kind.armed
+    both = rules.sides[NEUTRAL].first
+    if kind.armed:
+        for row in range(own, both):
+            it = units[rules.rows[side, row]]
+            if shown[row] and attackable(rules.pairs[me.type, it.type], me, it) and _within_aim(kind, me, it):
+                targets[_ATTACK_TARGETS, row] = True
+                verbs[_ATTACK] = True
+    if kind.ability != NO_ABILITY and ability_ready(kind, battle, me):
+        first, last = (0, own) if kind.ability == HEAL else (0, both)
+        if kind.ability == STIMPACK:
+            first, last = own_row, own_row + 1
+        for row in range(first, last):
+            j = rules.rows[side, row]
+            fits = shown[row] and ability_target(rules, i, me, j, units[j])
+            if fits and _within_aim(kind, me, units[j]):
+                targets[_ABILITY_TARGETS, row] = True
+                verbs[_ABILITY] = True
 
 
 @compiled
-def _write_state(rules: Rules, state: State, b: int, side: int, full: StateView) -> None:
+def _within_aim(kind: Records, me: Unit, it: Unit) -> bool:
+    """Whether the preset lets ``me`` aim at ``it``: SMAC only from near, ours from anywhere."""
+    dx, dy = it.x - me.x, it.y - me.y
+    return dx * dx + dy * dy <= kind.aim2
+
+
+@compiled
+def _write_state(rules: Rules, units: Units, side: int, full: StateView, b: int) -> None:
     """Every living unit, enemies' orders and cooldowns included, rows as ``side`` sees them."""
-    for row in range(rules.type_of.shape[0]):
-        i = rules.rows[side, row]
-        _write_row(
-            rules,
-            state.units[b, i],
-            b,
-            side,
-            state.units[b, i].alive,
-            True,
-            full.units,
-            full.unit_type,
-            full.unit_mask,
-            0,
-            row,
-        )
-    _count_engagements(rules, state, b, side, full.units, full.unit_mask, 0)
+    mask = full.unit_mask[b, 0]
+    for row in range(mask.shape[0]):
+        it = units[rules.rows[side, row]]
+        mask[row] = it.alive
+        _write_row(rules, it, side, it.alive, True, full.units[b, 0, row], full.unit_type[b, 0], row)
+    _count_engagements(rules, units, side, full.units[b, 0], mask)

@@ -24,9 +24,10 @@ from pettingzoo import ParallelEnv
 from envs.battle.batch import AutoReset, Control, Observation, Outcome
 from envs.battle.frame import Camera
 from envs.battle.gym_env import RENDER_FPS, RENDER_MODES, check_render_mode, draw_seed
-from envs.battle.match import BUILTIN, IllegalOrders, Match, Player
+from envs.battle.match import IllegalOrders, Match, Player
 from envs.battle.render import draw_frame
 from envs.battle.rules import RewardWeights
+from envs.battle.tactics import BUILTIN, DEFAULT
 from envs.scenarios import Scenario
 from envs.unit_set import validate_orders
 
@@ -51,7 +52,8 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         scenario: a scenario, the name of a shipped one, or the path of a YAML file.
         control: "unit" (an agent a unit) or "team" (an agent a team).
         sides: whose agents these are: the "first" team's, the "second"'s or "both".
-        opponent: who plays the other side: "builtin" or an object with ``act(observation) -> orders``.
+        opponent: who plays the other side: the name of an engine-side player (:mod:`envs.battle.tactics`) or
+            an object with ``act(observation) -> orders``.
         illegal_orders: "raise" a ValueError, or replace them by "no_op" and count them.
         with_state: observations also carry the ``state_*`` keys for a centralised critic.
         rewards: weights of the team reward.
@@ -75,7 +77,7 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         *,
         control: Control | str = Control.UNIT,
         sides: Sides | str = Sides.FIRST,
-        opponent: Player = BUILTIN,
+        opponent: Player = DEFAULT,
         illegal_orders: IllegalOrders | str = IllegalOrders.RAISE,
         with_state: bool = False,
         rewards: RewardWeights | None = None,
@@ -85,7 +87,7 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         allowed = [side.value for side in Sides]
         if sides not in allowed:
             raise ValueError(f"sides is {sides!r}; it must be one of: {', '.join(allowed)}")
-        if sides == Sides.BOTH and opponent != BUILTIN:
+        if sides == Sides.BOTH and opponent not in (DEFAULT, BUILTIN):
             raise ValueError("sides is 'both', which leaves no side to the opponent; give sides or opponent")
         self.render_mode = render_mode
         self._sides = Sides(sides).indices

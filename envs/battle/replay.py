@@ -2,10 +2,10 @@
 
 ::
 
-    {"format": "perceiver-policy-replay", "version": 2, "scenario": {...}, "seed": 7,
-     "builtin": [false, true], "control": "team", "rewards": {"damage": 1.0, ...},
-     "names": ["me", "builtin"], "unit_table": "<sha256>", "versions": {...}}
-    {"orders": [[[12, 4], [3, 0]], null], "checksum": 2921342012}      a line a step; null for a builtin side
+    {"format": "perceiver-policy-replay", "version": 3, "scenario": {...}, "seed": 7,
+     "builtin": [null, "attack-move"], "control": "team", "rewards": {"damage": 1.0, ...},
+     "names": ["me", "attack-move"], "unit_table": "<sha256>", "versions": {...}}
+    {"orders": [[[12, 4], [3, 0]], null], "checksum": 2921342012}      a line a step; null: the engine plays
     ...
     {"outcome": "win_0", "steps": 23, "returns": [1.62, 0.15]}
 
@@ -33,11 +33,12 @@ from envs.battle.compiled import engine_digest
 from envs.battle.frame import Camera, Frame
 from envs.battle.match import Match, Player
 from envs.battle.rules import RewardWeights
+from envs.battle.tactics import ENGINE_PLAYERS
 from envs.battle.whole_file import write_whole
-from envs.scenarios import Scenario, ScenarioError, Team
+from envs.scenarios import Scenario, ScenarioError, scenario_from_json
 from envs.units import unit_table_hash
 
-FORMAT, VERSION = "perceiver-policy-replay", 2
+FORMAT, VERSION = "perceiver-policy-replay", 3
 _OUTCOMES = {outcome.name.lower(): outcome for outcome in Outcome if outcome is not Outcome.RUNNING}
 _CHECKED = ("x", "y", "facing_x", "facing_y", "health", "shield", "energy", "cooldown", "windup", "alive")
 _VERSIONED = ("perceiver-policy", "numba", "numpy")
@@ -78,7 +79,7 @@ class ReplayWriter:
             "version": VERSION,
             "scenario": asdict(batch.scenario),
             "seed": int(batch.seeds[battle]),
-            "builtin": [bool(builtin) for builtin in batch.builtin],
+            "builtin": list(batch.builtin),
             "control": batch.control.value,
             "rewards": asdict(batch.rewards),
             "names": list(names),
@@ -133,7 +134,8 @@ def record_battle(
     Args:
         path: the replay file.
         scenario: a scenario, the name of a shipped one, or the path of a YAML file.
-        players: "builtin" or an object with ``act(observation) -> orders``, for each side.
+        players: for each side the name of an engine-side player (:mod:`envs.battle.tactics`), or an object
+            with ``act(observation) -> orders``.
         seed: the battle's, from 0 to 2**64 - 1.
         control: what the players observe and command: a "team" with its shared sight, or each "unit" by
             itself, the units being the rows of the batch that ``act`` is given.
@@ -159,7 +161,8 @@ class Replay:
     path: str
     scenario: Scenario
     seed: int
-    builtin: tuple[bool, bool]
+    builtin: tuple[str | None, str | None]
+    """The engine's players by name (:mod:`envs.battle.tactics`), None where orders are recorded."""
     control: Control
     rewards: RewardWeights
     names: tuple[str, str]
@@ -269,7 +272,10 @@ class _Reader:
         seed, builtin, players, versions = (header[key] for key in ("seed", "builtin", "names", "versions"))
         if type(seed) is not int or not 0 <= seed < 2**64:
             self.fail(1, f"seed is {seed!r}; it must be a whole number from 0 to 2**64 - 1")
-        self.check(_is_list(builtin, bool, 2), 1, "builtin must be two booleans")
+        good = isinstance(builtin, list) and len(builtin) == 2
+        good = good and all(name is None or name in ENGINE_PLAYERS for name in builtin)
+        known = ", ".join(ENGINE_PLAYERS)
+        self.check(good, 1, f"builtin is {builtin!r}; it must be two of: null, {known}")
         self.check(_is_list(players, str, 2), 1, "names must be two strings")
         self.check(isinstance(header["unit_table"], str), 1, "unit_table must be a string")
         good = isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values())
@@ -311,20 +317,13 @@ class _Reader:
 
     def scenario(self, data: Any) -> Scenario:
         """The scenario, whose values :class:`Scenario` checks itself."""
-        self.keys(data, tuple(field.name for field in fields(Scenario)), 1, "the scenario")
-        self.check(_is_list(data["teams"], dict, 2), 1, "the scenario's teams must be two objects")
-        for team in data["teams"]:
-            self.keys(team, tuple(field.name for field in fields(Team)), 1, "a team")
-        first, second = (
-            Team(**{key: _as_tuple(value) for key, value in team.items()}) for team in data["teams"]
-        )
         try:
-            return Scenario(**data | {"teams": (first, second), "playable": _as_tuple(data["playable"])})
+            return scenario_from_json(data)
         except ScenarioError as error:
             self.fail(1, f"the scenario: {error}")
 
     def step(
-        self, data: dict[str, Any], line: int, scenario: Scenario, builtin: list[bool], last: bool
+        self, data: dict[str, Any], line: int, scenario: Scenario, builtin: list[str | None], last: bool
     ) -> tuple[tuple[NDArray[np.int64] | None, NDArray[np.int64] | None], int | None]:
         self.keys(data, ("orders",) if last else ("orders", "checksum"), line, "a step")
         given, crc = data["orders"], data.get("checksum")
@@ -334,10 +333,10 @@ class _Reader:
         return (orders[0], orders[1]), crc
 
     def orders(
-        self, given: Any, line: int, side: int, scenario: Scenario, builtin: bool
+        self, given: Any, line: int, side: int, scenario: Scenario, builtin: str | None
     ) -> NDArray[np.int64] | None:
-        if builtin:
-            self.check(given is None, line, f"side {side} is builtin and must have null orders")
+        if builtin is not None:
+            self.check(given is None, line, f"side {side} is {builtin}'s and must have null orders")
             return None
         size = scenario.teams[side].size
         good = _is_list(given, list, size) and all(_is_list(order, int, 2) for order in given)
@@ -406,11 +405,6 @@ def _is_list(value: Any, kind: type, length: int | None = None) -> bool:
     """Whether value is a list of exactly this type (a bool is no int), and as long as said."""
     good = isinstance(value, list) and length in (None, len(value))
     return good and all(type(item) is kind for item in value)
-
-
-def _as_tuple(value: Any) -> Any:
-    """A list as a tuple, anything else as it is."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _are_numbers(value: Any, length: int) -> bool:

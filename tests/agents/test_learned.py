@@ -44,7 +44,7 @@ def test_acts_as_the_policy_does(policy: UnitSetPolicy, export: Path) -> None:
 
 @pytest.mark.parametrize("control", ["team", "unit"])
 def test_any_leading_dimensions(export: Path, control: str) -> None:
-    batch = BattleBatch("3m", 5, builtin=(False, False), control=control)
+    batch = BattleBatch("3m", 5, builtin=(None, None), control=control)
     agent = LearnedAgent(export)
     for observation in batch.observations:
         orders = agent.act(observation)
@@ -97,21 +97,33 @@ def test_loaded_by_name(export: Path) -> None:
     assert load_agent(str(export)).name == str(export)
     assert load_agent(str(export.parent)).name == str(export)  # a run's folder
     assert load_agent("scripted:kite").name == "scripted:kite"
-    assert load_opponent("builtin") is None
+    assert load_opponent("builtin") == load_opponent("attack-move") == "attack-move"
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("scripted:focus", "unknown script 'focus'; nearest: focus-fire"),
-        ("kite", "did you mean scripted:kite"),
+        ("kite", "kite plays inside the engine, as an opponent only; scripted:kite plays alike"),
+        ("mixed", "as an opponent only$"),
         ("nowhere/policy", "no directory of a policy; scripts: scripted:hold"),
-        ("builtin", "as an opponent only"),
+        ("builtin", "as an opponent only; scripted:attack-move plays alike"),
     ],
 )
 def test_unknown_agents_are_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_agent(name)
+
+
+def test_opponents_by_name() -> None:
+    """A bare name is the engine's, a prefixed one a script, though both know how to kite."""
+    assert load_opponent("kite") == "kite"
+    assert load_opponent("black-box") == "black-box"
+    assert load_opponent("scripted:kite").name == "scripted:kite"
+    with pytest.raises(ValueError, match=r"no opponent 'attack-mov': .* did you mean attack-move\?"):
+        load_opponent("attack-mov")
+    with pytest.raises(ValueError, match=r"it may be: attack-move, .*, black-box, scripted:hold, "):
+        load_opponent("nowhere/policy")
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,9 @@ ATTACK = 0  # index of ATTACK among the targeting verbs
 
 def wins(script: str, scenario: str, games: int = 200, side: int = 0, opponent: str | None = None) -> float:
     """Share of battles that the script wins from a side, against the engine or another script."""
-    other = opponent is None
-    batch = BattleBatch(
-        scenario, games, builtin=(side == 1 and other, side == 0 and other), auto_reset="off", seed=5
-    )
+    enemy = "attack-move" if opponent is None else None
+    builtin = (None, enemy) if side == 0 else (enemy, None)
+    batch = BattleBatch(scenario, games, builtin=builtin, auto_reset="off", seed=5)
     players = [ScriptedAgent(script, seed=1), None if opponent is None else ScriptedAgent(opponent, seed=2)]
     if side == 1:
         players.reverse()
@@ -70,7 +69,7 @@ def order(script: str, own: list[dict], enemies: list[dict]) -> list[tuple[int, 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("control", ["team", "unit"])
 def test_orders_are_legal_on_either_side(script: str, control: str) -> None:
-    batch = BattleBatch("2s3z", 4, builtin=(False, False), control=control)
+    batch = BattleBatch("2s3z", 4, builtin=(None, None), control=control)
     agents = [ScriptedAgent(script, seed=side) for side in (0, 1)]
     for _ in range(60):
         orders = [agent.act(o) for agent, o in zip(agents, batch.observations, strict=True)]
@@ -140,7 +139,7 @@ def test_ranged_units_do_not_wait_for_melee_units() -> None:
 
 
 def test_mixed_teams_do_not_deadlock() -> None:
-    batch = BattleBatch("3s5z", 100, builtin=(False, False), auto_reset="off", seed=5)
+    batch = BattleBatch("3s5z", 100, builtin=(None, None), auto_reset="off", seed=5)
     players = [ScriptedAgent("focus-fire") for _ in range(2)]
     outcome = np.zeros(100)
     while (outcome == Outcome.RUNNING).any():

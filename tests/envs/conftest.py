@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from envs.battle.batch import BattleBatch
-from envs.scenarios import Scenario, Team
+from envs.scenarios import Group, Scenario, Team
 
 
 def open_field(first: dict[str, int], second: dict[str, int], **changes) -> Scenario:
     """A battle on an open 64 x 64 map without jitter."""
     teams = tuple(
-        Team(tuple(name for name, count in units.items() for _ in range(count)), spawn, attack_point)
+        Team(
+            (Group(tuple(name for name, count in units.items() for _ in range(count)), spawn),), attack_point
+        )
         for units, spawn, attack_point in (
             (first, (16.0, 32.0), (48.0, 32.0)),
             (second, (48.0, 32.0), (16.0, 32.0)),
@@ -29,7 +31,7 @@ def battle() -> Callable[..., BattleBatch]:
     """``battle({"marine": 1}, {"zealot": 1}, at=[(x, y), (x, y)])``: both sides external, placed as said."""
 
     def build(first, second, *, at=None, battles=1, changes=None, **settings) -> BattleBatch:
-        settings = {"builtin": (False, False), "auto_reset": "off"} | settings
+        settings = {"builtin": (None, None), "auto_reset": "off"} | settings
         batch = BattleBatch(open_field(first, second, **(changes or {})), battles, **settings)
         if at is not None:
             batch.state.units["x"], batch.state.units["y"] = np.array(at, dtype=float).T

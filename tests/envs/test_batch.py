@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_battles_and_another_does_not():
 @pytest.mark.parametrize("control", ["team", "unit"])
 @pytest.mark.parametrize("name", ["3m", "2s3z", "5m_vs_6m"])
 def test_observations_keep_the_contract_on_both_sides(name, control):
-    batch = BattleBatch(name, 4, builtin=(False, False), control=control, with_state=True)
+    batch = BattleBatch(name, 4, builtin=(None, None), control=control, with_state=True)
     for _ in range(40):
         play(batch, 1, seed=int(batch.state.battles["loop"][0]))
         for side in (0, 1):
@@ -79,7 +79,7 @@ def test_observations_keep_the_contract_on_both_sides(name, control):
 
 
 def test_nothing_ends_up_out_of_bounds_or_negative():
-    batch = BattleBatch("3s5z", 16, builtin=(False, False))
+    batch = BattleBatch("3s5z", 16, builtin=(None, None))
     x0, y0, x1, y1 = batch.scenario.playable
     for units, rewards, _ in play(batch, 150):
         assert np.isfinite(rewards).all()
@@ -133,7 +133,7 @@ class TestAutoReset:
         assert result.rewards[b].tolist() == [0, 0]
 
     def test_a_timeout_is_called_that(self):
-        batch = BattleBatch("3m", 2, builtin=(False, False))
+        batch = BattleBatch("3m", 2, builtin=(None, None))
         nothing = np.zeros((2, 3, 2), np.int64)
         for _ in range(60):
             result = batch.step(nothing, nothing)
@@ -157,7 +157,7 @@ def test_rewards_are_shares_of_vitality():
 
 
 @pytest.mark.parametrize(
-    "name", ["scenarios.py", "unit_set.py", "units.py", "data/units.yaml", "battle/engine.py"]
+    "name", ["scenario_model.py", "unit_set.py", "units.py", "data/units.yaml", "battle/engine.py"]
 )
 def test_the_digest_covers_everything_a_battle_depends_on(tmp_path, monkeypatch, name):
     package = Path(compiled.__file__).parents[1]
@@ -206,7 +206,7 @@ class TestRefusals:
         assert np.array_equal(batch.state.units, before)
 
     def test_a_target_must_be_allowed(self):
-        batch = BattleBatch("3m", 1, builtin=(False, False))
+        batch = BattleBatch("3m", 1, builtin=(None, None))
         batch.state.units["x"][0] += np.where(batch.state.units["side"][0] == 0, 6, 0)
         batch.refresh()
         orders = attack_move(batch)
@@ -285,7 +285,7 @@ class TestValidator:
         self.break_and_expect(observed, change, "slot 1 commands no unit, so its 'controlled' must be 0")
 
     def test_a_slot_commands_its_own_side_only(self):
-        batch = BattleBatch("3m", 1, builtin=(False, False))
+        batch = BattleBatch("3m", 1, builtin=(None, None))
         batch.state.units["x"][0] += np.where(batch.state.units["side"][0] == 0, 6, 0)
         batch.refresh()  # the enemies are in sight
         observation = {key: value[0].copy() for key, value in batch.observations[0].items()}
@@ -301,7 +301,7 @@ class TestValidator:
             validate_observation(observation, space)
 
     def test_random_orders_are_legal_and_cover_verbs_and_targets(self):
-        batch = BattleBatch("3m", 256, builtin=(False, False))
+        batch = BattleBatch("3m", 256, builtin=(None, None))
         batch.state.units["x"] += np.where(batch.state.units["side"] == 0, 6, 0)
         batch.refresh()
         orders = random_orders(batch.observations[0], np.random.default_rng(0))

@@ -360,7 +360,7 @@ class TestFairnessAndChance:
             {"marine": 1},
             at=[(30, 32), (34, 32)],
             battles=2000,
-            builtin=(True, True),
+            builtin=("attack-move", "attack-move"),
         )
         while (batch.state.battles["outcome"] == Outcome.RUNNING).any():
             batch.step(None)
@@ -370,7 +370,7 @@ class TestFairnessAndChance:
 
     @pytest.mark.parametrize("name", ["3m", "2s3z"])
     def test_mirrored_teams_win_half(self, name):
-        batch = BattleBatch(name, 512, builtin=(True, True), seed=7)
+        batch = BattleBatch(name, 512, builtin=("attack-move", "attack-move"), seed=7)
         counts = np.zeros(5, int)
         for _ in range(250):
             counts += np.bincount(batch.step(None).outcome, minlength=5)

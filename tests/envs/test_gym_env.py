@@ -135,7 +135,7 @@ def test_illegal_orders_can_become_no_ops_and_are_counted() -> None:
     [
         ({"side": 2}, "side is 2"),
         ({"control": "unit"}, "BattleParallelEnv"),
-        ({"opponent": "nobody"}, "'builtin' or an object with act"),
+        ({"opponent": "nobody"}, "an object with act.* one of: attack-move, "),
         ({"illegal_orders": "maybe"}, "raise, no_op"),
         ({"render_mode": "ansi"}, "rgb_array"),
         ({"scenario": "3n"}, "3m"),

@@ -40,7 +40,7 @@ class RandomAgent:
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
     path = tmp_path / "battle.jsonl"
-    record_battle(path, "2s3z", (RandomAgent(), "builtin"), seed=3)
+    record_battle(path, "2s3z", (RandomAgent(), "attack-move"), seed=3)
     return path
 
 
@@ -50,9 +50,11 @@ def assert_same(first: Frame, second: Frame) -> None:
 
 
 PLAYERS = [
-    ((RandomAgent(), "builtin"), ("random", "builtin")),
-    (("builtin", RandomAgent()), ("builtin", "random")),
-    (("builtin", "builtin"), ("builtin 0", "builtin 1")),
+    ((RandomAgent(), "builtin"), ("random", "attack-move")),
+    (("kite", RandomAgent()), ("kite", "random")),
+    (("attack-move", "attack-move-easy"), ("attack-move", "attack-move-easy")),
+    (("mixed", "mixed"), ("mixed 0", "mixed 1")),
+    ((RandomAgent(), "black-box"), ("random", "black-box")),
 ]
 
 
@@ -73,7 +75,7 @@ def test_a_recorded_battle_plays_again(tmp_path: Path, players: tuple, names: tu
 @pytest.mark.parametrize("control", ["team", "unit"])
 def test_any_battle_of_any_batch_plays_again_exactly(tmp_path: Path, auto_reset: str, control: str) -> None:
     """Battles 0, 3 and 6 of a batch of 7, replayed one at a time: every frame is the batch's."""
-    batch = BattleBatch("2s3z", 7, builtin=(False, False), control=control, auto_reset=auto_reset, seed=5)
+    batch = BattleBatch("2s3z", 7, builtin=(None, None), control=control, auto_reset=auto_reset, seed=5)
     camera, generator = Camera(batch), np.random.default_rng(0)
     chosen = (0, 3, 6)
     writers = {b: ReplayWriter(tmp_path / f"{b}.jsonl", batch, b) for b in chosen}
@@ -184,19 +186,30 @@ def test_another_unit_table_is_refused(recorded: Path, monkeypatch: pytest.Monke
         (0, lambda d: d.pop("seed"), r"1: the header: missing keys \['seed'\]"),
         (0, lambda d: d.update(seed=-1), "1: seed is -1"),
         (0, lambda d: d.update(seed=True), "1: seed is True"),
-        (0, lambda d: d.update(builtin=[0, 1]), "1: builtin must be two booleans"),
+        (0, lambda d: d.update(version=2), "1: replay version 2; this program reads version 3"),
+        (
+            0,
+            lambda d: d.update(builtin=[False, True]),
+            r"1: builtin is \[False, True\]; it must be two of: null, attack-move, .*, black-box",
+        ),
+        (0, lambda d: d.update(builtin=[None, "kit"]), "1: builtin is .*kit"),
+        (0, lambda d: d.update(builtin=[None]), "1: builtin is .*two of"),
         (0, lambda d: d["scenario"].update(extra=1), "1: the scenario: .*extra"),
         (0, lambda d: d["scenario"].update(playable=[0, 0, 0, 9]), "1: the scenario: playable"),
         (0, lambda d: d["scenario"].update(step_limit=0), "1: the scenario: step_limit is 0"),
         (
             0,
-            lambda d: d["scenario"]["teams"][0].update(units=["zealott"]),
+            lambda d: d["scenario"]["teams"][0]["groups"][0].update(units=["zealott"]),
             "1: the scenario: team 1: unknown unit .*zealott.*zealot",
         ),
-        (0, lambda d: d["scenario"]["teams"][0].update(spawn=[1, 10**400]), "1: the scenario: team 1: spawn"),
         (
             0,
-            lambda d: d["scenario"]["teams"][0].update(units=["zealot"] * 600),
+            lambda d: d["scenario"]["teams"][0]["groups"][0].update(spawn=[1, 10**400]),
+            "1: the scenario: team 1: spawn",
+        ),
+        (
+            0,
+            lambda d: d["scenario"]["teams"][0]["groups"][0].update(units=["zealot"] * 600),
             "1: the scenario: 605 units",
         ),
         (0, lambda d: d["scenario"].update(name=3), "1: the scenario: name is 3"),
@@ -207,21 +220,29 @@ def test_another_unit_table_is_refused(recorded: Path, monkeypatch: pytest.Monke
         (0, lambda d: d["scenario"].update(spawn_jitter="1"), "1: the scenario: spawn_jitter is '1'"),
         (0, lambda d: d["scenario"].update(playable=[0, 0, 33, 9]), "1: the scenario: playable"),
         (0, lambda d: d["scenario"].update(idle_units_attack=1), "1: the scenario: idle_units_attack is 1"),
-        (0, lambda d: d["scenario"]["teams"][1].update(units=[["zealot"]]), "1: the scenario: team 2: units"),
-        (0, lambda d: d["scenario"]["teams"][1].update(units=3), "1: the scenario: team 2: units"),
         (
             0,
-            lambda d: d["scenario"]["teams"][0].update(units=["zealot"] * 400),
+            lambda d: d["scenario"]["teams"][1]["groups"][0].update(units=[["zealot"]]),
+            "1: the scenario: team 2: units",
+        ),
+        (
+            0,
+            lambda d: d["scenario"]["teams"][1]["groups"][0].update(units=3),
+            "1: the scenario: team 2: units",
+        ),
+        (
+            0,
+            lambda d: d["scenario"]["teams"][0]["groups"][0].update(units=["zealot"] * 400),
             "1: the scenario: team 1: 400 units do not",
         ),
         (
             0,
-            lambda d: d["scenario"]["teams"][0].update(spawn=[9, 26]),
+            lambda d: d["scenario"]["teams"][0]["groups"][0].update(spawn=[9, 26]),
             "1: the scenario: team 1: spawn .* lies outside",
         ),
         (
             0,
-            lambda d: d["scenario"]["teams"][0].update(spawn=float("nan")),
+            lambda d: d["scenario"]["teams"][0]["groups"][0].update(spawn=float("nan")),
             "1: the scenario: team 1: spawn is nan",
         ),
         (0, lambda d: d.update(control="army"), "1: control is 'army'; it must be one of: team, unit"),
@@ -230,7 +251,7 @@ def test_another_unit_table_is_refused(recorded: Path, monkeypatch: pytest.Monke
         (0, lambda d: d["rewards"].update(win=float("nan")), "1: rewards must be numbers"),
         (0, lambda d: d["rewards"].pop("loss"), r"1: rewards: missing keys \['loss'\]"),
         (2, lambda d: d.update(orders=[None, None]), "3: side 0 must have orders"),
-        (2, lambda d: d.update(orders=[[[0, 0]] * 5, [[0, 0]] * 5]), "3: side 1 is builtin"),
+        (2, lambda d: d.update(orders=[[[0, 0]] * 5, [[0, 0]] * 5]), "3: side 1 is attack-move's"),
         (2, lambda d: d["orders"][0].pop(), "3: side 0 must have orders .* each of its 5"),
         (
             2,
@@ -368,7 +389,7 @@ def test_outcomes_are_those_of_the_batch(tmp_path: Path) -> None:
 
 def test_rewards_of_one_s_own_are_played_again(tmp_path: Path) -> None:
     rewards = RewardWeights(damage=0.0, win=5.0)
-    batch = BattleBatch("3m", 1, builtin=(True, True), rewards=rewards, auto_reset="off")
+    batch = BattleBatch("3m", 1, builtin=("attack-move", "attack-move"), rewards=rewards, auto_reset="off")
     writer = ReplayWriter(tmp_path / "a.jsonl", batch)
     while not writer.step(None, None, batch.step(None)):
         pass

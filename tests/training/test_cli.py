@@ -211,6 +211,25 @@ def test_other_commands_start_over(
     assert "the same command starts over" in capsys.readouterr().err
 
 
+def test_several_opponents_are_reported_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bare name is the engine's player, a prefixed one the script; pools tell their tactics."""
+    file = tmp_path / "result.json"
+    play = ["evaluate", "--agent", "scripted:focus-fire", "--games", "20", "--json", str(file)]
+    names = ["builtin", "focus-fire", "scripted:focus-fire", "mixed", "black-box"]
+    assert main([*play, "--opponent", *names]) == 0
+    printed = capsys.readouterr().out
+    assert "against black-box" in printed
+    assert "black-box, won % by tactic: flank " in printed
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert list(content["opponents"]) == ["attack-move", *names[1:]]
+    assert {entry["games"] for entry in content["opponents"].values()} == {20}
+    assert main([*play, "--opponent", "mixed"]) == 0
+    assert json.loads(file.read_text(encoding="utf-8"))["opponent"] == "mixed"
+    capsys.readouterr()
+    assert "each once" in refusal(capsys, *play, "--opponent", "builtin", "attack-move")
+    assert "scripted:kite plays alike" in refusal(capsys, "evaluate", "--agent", "kite")
+
+
 def test_scenario_files_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = """\
 map: {width: 32, height: 32}
@@ -235,7 +254,7 @@ def test_watch_plays_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[s
     arguments = ["--agent", "scripted:closest", "--scenario", "3m", "--seed", "5"]
     assert main(["watch", *arguments, "--out", str(first)]) == 0
     assert main(["watch", str(first / "replay.jsonl"), "--out", str(again)]) == 0
-    assert "scripted:closest against builtin" in capsys.readouterr().out
+    assert "scripted:closest against attack-move" in capsys.readouterr().out
     for name in ("replay.jsonl", "battle.html", "battle.gif"):
         assert (first / name).read_bytes() == (again / name).read_bytes()
 

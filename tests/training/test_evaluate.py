@@ -11,6 +11,7 @@ import pytest
 
 from agents import Observation, Orders, ScriptedAgent
 from envs.battle.batch import BattleBatch, Outcome
+from envs.battle.tactics import HELD_OUT
 from envs.unit_set import Verb
 from envs.units import unit_table_hash
 from training import evaluate as evaluation
@@ -68,6 +69,21 @@ def test_agents_against_each_other() -> None:
     assert result.win_rate > 0.9
     again = evaluate(ScriptedAgent("focus-fire"), ScriptedAgent("random", seed=9), "3m", games=40)
     np.testing.assert_array_equal(result.lengths, again.lengths)
+
+
+def test_pools_are_reported_by_tactic() -> None:
+    """Wins against a pool are those against each of its tactics together; every battle has its own draw."""
+    result = evaluate(ScriptedAgent("focus-fire"), "black-box", "3m", games=60)
+    content = result.to_dict()
+    assert content["opponent"] == "black-box"
+    assert set(content["tactics"]) == {tactic.label for tactic in HELD_OUT}
+    for counted in ("wins", "games"):
+        assert sum(entry[counted] for entry in content["tactics"].values()) == content[counted]
+    alone = evaluate(ScriptedAgent("focus-fire"), "ambush", "3m", games=60)
+    assert set(alone.to_dict()["tactics"]) == {"ambush"}
+    assert evaluate(ScriptedAgent("hold"), ScriptedAgent("hold"), "3m", games=4).to_dict()["tactics"] == {}
+    with pytest.raises(ValueError, match="the engine has no player 'scripted:hold'"):
+        evaluate(ScriptedAgent("hold"), "scripted:hold", "3m", games=4)
 
 
 def test_timeouts_are_no_wins() -> None:

@@ -15,6 +15,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from envs.battle.batch import BattleBatch, Outcome
+from envs.battle.tactics import TRAINING
 from envs.unit_set import Verb
 from training.rl.config import TrainConfig, build_ppo_config
 from training.rl.rollout import (
@@ -40,6 +41,18 @@ SMALL = TrainConfig(
 def make_runner(opponent=None, worker_index=0, **changes) -> BatchedEnvRunner:
     config = build_ppo_config(dataclasses.replace(SMALL, **changes), opponent=opponent)
     return BatchedEnvRunner(config=config, worker_index=worker_index)
+
+
+def test_pools_are_trained_against():
+    """Every battle's enemy is drawn from the pool, on whichever side it plays, and never one held out."""
+    runner = make_runner(opponent="mixed", num_battles=60)
+    runner.make_env()
+    for seat in runner.env:
+        enemy, own = 1 - seat.side, seat.side
+        assert seat.battles.builtin[enemy] == "mixed"
+        assert set(seat.battles.tactics[:, enemy]) <= set(TRAINING)
+        assert len(set(seat.battles.tactics[:, enemy])) > 3
+        assert set(seat.battles.tactics[:, own]) == {-1}
 
 
 class Holder:
@@ -73,7 +86,11 @@ def test_a_pack_replays(control, critic):
 
     for side, rows in ((0, slice(0, 3)), (1, slice(3, 6))):
         battles = BattleBatch(
-            "3m", 3, builtin=(side == 1, side == 0), control=control, with_state=critic == "state"
+            "3m",
+            3,
+            builtin=(None, "attack-move") if side == 0 else ("attack-move", None),
+            control=control,
+            with_state=critic == "state",
         )
         battles.reset(seeds[side])
         for pack in packs:

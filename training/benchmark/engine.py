@@ -27,7 +27,7 @@ _FIRST_CALL = """
 import time
 began = time.perf_counter()
 from envs.battle.batch import BattleBatch
-batch = BattleBatch("3m", 1, builtin=(False, True))
+batch = BattleBatch("3m", 1)
 batch.step(batch.observations[0]["controlled"][..., None] * [0, 0])
 print(time.perf_counter() - began)
 """

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from agents import load_agent, load_opponent
+from envs.battle.tactics import DEFAULT, POOLS, Tactic
 from envs.battle.whole_file import write_whole
 from envs.scenarios import load_scenario
 from training.commands.door import door, require_writable
@@ -29,8 +30,12 @@ class Args:
 
     agent: str
     """scripted:NAME, or the folder of an exported policy or of a run."""
-    opponent: str = "builtin"
-    """builtin (the engine's attack-move), scripted:NAME, or a folder as for --agent."""
+    opponent: tuple[str, ...] = (DEFAULT,)
+    """One or more, each for a result of its own: scripted:NAME, a folder as for --agent, or a player inside
+    the engine: attack-move (SMAC's enemy), attack-move-easy, attack-move-medium, attack-move-hard,
+    focus-fire, kite, retreat-regroup, split; held out of training flank, hit-and-run, ambush; mixed draws
+    one of the first for each battle, black-box one of the held-out ones. A bare name is the engine's:
+    focus-fire is not scripted:focus-fire."""
     scenario: str = "3m"
     """A scenario's name, or the path of a scenario file."""
     games: int = 1000
@@ -62,32 +67,59 @@ def run(args: Args) -> int:
         swap_sides = trained.swap_sides(_SWAP[args.sides])
         if swap_sides and not scenario.symmetric:
             raise ValueError(f"--sides is both, but the sides of {scenario.name} differ; leave it out")
-        opponent = load_opponent(args.opponent, deterministic=greedy)
+        opponents = [load_opponent(name, deterministic=greedy) for name in args.opponent]
+        names = {opponent if isinstance(opponent, str) else opponent.name for opponent in opponents}
+        if len(names) < max(len(opponents), 1):
+            raise ValueError(f"--opponent is {' '.join(args.opponent)!r}; give one or more, each once")
         for name in ("games", "threads"):
             if getattr(args, name) < 1:
                 raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
         if args.seed < 0:
             raise ValueError(f"--seed is {args.seed}; it must not be negative")
-    result = evaluate(
-        agent,
-        opponent,
-        scenario,
-        games=args.games,
-        seed=args.seed,
-        control=args.control or trained.control,
-        swap_sides=swap_sides,
-        num_threads=args.threads,
-    )
-    title = f"{result.scenario} on the embedded simulator, {result.games} battles against {result.opponent}"
-    Console().print(result_table(title, {result.agent: result}))
+    results = [
+        evaluate(
+            agent,
+            opponent,
+            scenario,
+            games=args.games,
+            seed=args.seed,
+            control=args.control or trained.control,
+            swap_sides=swap_sides,
+            num_threads=args.threads,
+        )
+        for opponent in opponents
+    ]
+    _show(results)
     if args.json is not None:
-        write_whole(args.json, _as_json(result).encode())
+        write_whole(args.json, _as_json(results).encode())
     return 0
 
 
 _SWAP = {None: None, "both": True, "first": False}
 
 
-def _as_json(result: EvaluationResult) -> str:
-    content: dict[str, Any] = result.to_dict() | {"command": " ".join(["perceiver-policy", *sys.argv[1:]])}
-    return json.dumps(content, indent=2) + "\n"
+def _show(results: list[EvaluationResult]) -> None:
+    """Print the table, a row an opponent if there are several, and of pools the win rate by tactic."""
+    console, first = Console(), results[0]
+    title = f"{first.scenario} on the embedded simulator, {first.games} battles against "
+    if len(results) == 1:
+        console.print(result_table(title + first.opponent, {first.agent: first}))
+    else:
+        rows = {f"against {result.opponent}": result for result in results}
+        console.print(result_table(f"{title}each: {first.agent}", rows))
+    for result in results:
+        if result.opponent in POOLS:
+            wins = [(tactic.label, *result.against(tactic)) for tactic in Tactic]
+            rates = ", ".join(f"{name} {100 * won / games:.1f}" for name, won, games in wins if games)
+            console.print(f"{result.opponent}, won % by tactic: {rates}", highlight=False, markup=False)
+
+
+def _as_json(results: list[EvaluationResult]) -> str:
+    """One result's keys as they are; several by opponent under ``opponents``."""
+    content = [result.to_dict() for result in results]
+    whole: dict[str, Any] = content[0]
+    if len(content) > 1:
+        whole = {
+            "opponents": {result.opponent: entry for result, entry in zip(results, content, strict=True)}
+        }
+    return json.dumps(whole | {"command": " ".join(["perceiver-policy", *sys.argv[1:]])}, indent=2) + "\n"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tyro
 
-from agents import load_agent
-from agents.roster import BUILTIN
+from agents import load_opponent
 from envs.battle.batch import Control
 from envs.battle.replay import read_replay, record_battle
+from envs.battle.tactics import DEFAULT
 from envs.scenarios import load_scenario
 from training.battle_record import show_replay
 from training.commands.door import door, require_writable
@@ -29,9 +29,12 @@ class Args:
     replay: tyro.conf.Positional[Path | None] = None
     """A recorded battle to show; without one, a battle is played."""
     agent: str = "scripted:kite"
-    """Who plays the first side: scripted:NAME, or the folder of an exported policy or of a run."""
-    opponent: str = BUILTIN
-    """Who plays the second side: builtin, scripted:NAME, or a folder."""
+    """Who plays the first side: scripted:NAME, the folder of an exported policy or of a run, or a name as for
+    --opponent."""
+    opponent: str = DEFAULT
+    """Who plays the second side: a player inside the engine (attack-move, attack-move-easy, -medium or -hard,
+    focus-fire, kite, retreat-regroup, split, flank, hit-and-run, ambush, or a draw: mixed, black-box),
+    scripted:NAME, or a folder."""
     scenario: str = "3s_vs_5z"
     """A scenario's name, or the path of a scenario file."""
     seed: int = 0
@@ -48,8 +51,7 @@ def run(args: Args) -> int:
             recorded.play()
         else:
             scenario = load_scenario(args.scenario)
-            first = BUILTIN if args.agent == BUILTIN else load_agent(args.agent)
-            second = BUILTIN if args.opponent == BUILTIN else load_agent(args.opponent)
+            first, second = load_opponent(args.agent), load_opponent(args.opponent)
             if not 0 <= args.seed < 2**64:
                 raise ValueError(f"--seed is {args.seed}; it must be from 0 to 2**64 - 1")
             control = trained_as(args.agent).control

@@ -16,7 +16,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from agents.roster import BUILTIN, load_opponent
+from agents.roster import load_opponent
+from envs.battle.tactics import DEFAULT
 from perceiver_policy import config as policy_configs
 from perceiver_policy.config import Critic, UnitSetPolicyConfig
 from perceiver_policy.rl_module import PerceiverRLModule
@@ -31,8 +32,11 @@ class TrainConfig:
 
     scenario: str = "3m"
     """A shipped scenario's name, or the path of a scenario file."""
-    opponent: str = BUILTIN
-    """Who plays the other side: builtin (the engine's attack-move), scripted:NAME or a policy's folder."""
+    opponent: str = DEFAULT
+    """Who plays the other side: inside the engine attack-move, its strengths attack-move-easy, -medium and
+    -hard, focus-fire, kite, retreat-regroup or split, or mixed, which draws one of these for each battle;
+    scripted:NAME; or a policy's folder. The engine's flank, hit-and-run and ambush, drawn by black-box, are
+    meant for evaluation."""
     control: Literal["team", "unit"] = "team"
     """One observer with the team's sight commands all units, or each unit sees and acts for itself."""
     swap_sides: bool | None = None

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Agent
-from agents.roster import BUILTIN, load_opponent
+from agents.roster import load_opponent
 from envs.battle.batch import BattleBatch, Control, Outcome, StepResult
+from envs.battle.tactics import DEFAULT
 from envs.scenarios import load_scenario
 from envs.unit_set import action_space, observation_space
 from envs.units import num_unit_types
@@ -65,7 +66,7 @@ class BattleSetup:
 
     scenario: str
     control: str = Control.TEAM.value
-    opponent: Opponent = BUILTIN
+    opponent: Opponent = DEFAULT
     swap_sides: bool | None = None
     """Whether half of the battles are played from the second side; None: where the scenario is symmetric."""
     with_state: bool = False
@@ -107,13 +108,14 @@ class BattleSetup:
         seeds = np.random.SeedSequence(entropy).generate_state(num_battles + len(sides), np.uint64)
         seats = []
         for side, low, high in zip(sides, bounds, bounds[1:], strict=False):
-            opponent = self.make_opponent()
+            made = self.make_opponent()
+            engine, opponent = (made, None) if isinstance(made, str) else (None, made)
             if opponent is not None:
                 opponent.reset(int(seeds[num_battles + side]))
             battles = BattleBatch(
                 self.scenario,
                 high - low,
-                builtin=(side == 1 and opponent is None, side == 0 and opponent is None),
+                builtin=(None, engine) if side == 0 else (engine, None),
                 control=self.control,
                 with_state=self.with_state,
                 num_threads=self.num_threads,
@@ -122,8 +124,8 @@ class BattleSetup:
             seats.append(Seat(battles, side, opponent, slice(low, high)))
         return seats
 
-    def make_opponent(self) -> Agent | None:
-        """One of one's own to play the other side; None for the engine.
+    def make_opponent(self) -> Agent | str:
+        """An agent of one's own to play the other side, or the name of a player inside the engine.
 
         Raises:
             ValueError: there is no agent of that name.

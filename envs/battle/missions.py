@@ -1,0 +1,194 @@
+"""The mini-games' course: beacons, shards, zerglings to hunt, waves; and their score.
+
+The rules are those of pysc2's docs/mini_games.md. What a mission does after a game loop is decided here; what
+it starts with is placed by :func:`begin`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs.battle.compiled import compiled, compiled_apart
+from envs.battle.rules import BEACON, HUNT, NEUTRAL, SHARDS, WAVES, Rules
+from envs.battle.state import ATTACK_MOVE, IDLE, LONG_AGO, Battle, Unit, Units, uniform, wake
+
+_TRIES = 64  # places drawn for a thing before the best of them has to do
+
+
+@compiled
+def revive(rules: Rules, battle: Battle, me: Unit) -> None:
+    """Put a unit on the field, whole and without orders, where its position says."""
+    kind = rules.types[me.type]
+    me.health, me.shield, me.energy = kind.health, kind.shield, kind.energy_start
+    me.cooldown, me.windup = 0.0, -1.0
+    me.hit_at = me.struck_at = me.next_scan = LONG_AGO
+    me.stim_until = me.ability_at = 0
+    me.busy_until = 0.0
+    me.engaged = me.watcher = -1
+    me.order = IDLE
+    me.plan = 0
+    me.alive = me.moved = True
+    me.crowded = 1
+    battle.any_crowded = True
+    if kind.armed:
+        battle.fighters[me.side] += 1
+
+
+@compiled_apart
+def begin(rules: Rules, battle: Battle, units: Units) -> None:
+    """Place what the mission starts with; the second team and neutral units are not on the field yet."""
+    mission = rules.mission[0]
+    battle.waves = 1
+    own, neutral = rules.sides[0], rules.sides[NEUTRAL]
+    if mission.kind == BEACON or mission.kind == SHARDS:
+        for i in range(own.first, own.start):
+            _scatter(rules, battle, units, i, own.first, i, 0.0, 1.0)
+        for i in range(neutral.first, neutral.last):
+            revive(rules, battle, units[i])
+            _scatter(rules, battle, units, i, neutral.first, i, mission.apart, mission.spread)
+    elif mission.kind == HUNT:
+        enemies = rules.sides[1]
+        for i in range(enemies.first, enemies.last):
+            _scatter_from_centre(rules, battle, units, i, i - enemies.first < mission.near)
+    elif mission.kind == WAVES:
+        _line_up(rules, battle, units)
+
+
+@compiled_apart
+def after_loop(rules: Rules, battle: Battle, units: Units) -> None:
+    """Score beacons and shards that have been reached; bring what comes next when all is done."""
+    mission = rules.mission[0]
+    own, enemies, neutral = rules.sides[0], rules.sides[1], rules.sides[NEUTRAL]
+    if mission.kind == BEACON or mission.kind == SHARDS:
+        left = 0
+        for j in range(neutral.first, neutral.last):
+            it = units[j]
+            if it.alive:
+                if _reached(rules, units, it):
+                    battle.points += mission.collect
+                    it.alive = False
+                    it.health = 0.0
+                    it.hit_at = battle.loop
+                else:
+                    left += 1
+        if left == 0:
+            battle.waves += 1
+            for j in range(neutral.first, neutral.last):
+                revive(rules, battle, units[j])
+                _scatter(rules, battle, units, j, neutral.first, j, mission.apart, mission.spread)
+    elif battle.fighters[1] == 0 and battle.fighters[0] > 0:
+        battle.waves += 1
+        for j in range(enemies.first, enemies.last):
+            units[j].missile_target = -1
+            revive(rules, battle, units[j])
+            if mission.kind == HUNT:
+                _scatter(rules, battle, units, j, enemies.first, j, mission.apart, mission.spread)
+        if mission.kind == WAVES:
+            joining = mission.reinforcements
+            for i in range(own.first, own.last):
+                if joining > 0 and not units[i].alive:
+                    units[i].missile_target = -1
+                    revive(rules, battle, units[i])
+                    joining -= 1
+            _line_up(rules, battle, units)
+        wake(units)
+
+
+@compiled
+def _reached(rules: Rules, units: Units, it: Unit) -> bool:
+    """Whether a unit of the first team has reached a beacon, or touches a shard."""
+    own = rules.sides[0]
+    for i in range(own.first, own.last):
+        me = units[i]
+        if me.alive:
+            reach = rules.pairs[me.type, it.type].contact
+            if rules.mission[0].kind == BEACON:
+                reach = rules.types[it.type].radius  # with its centre
+            dx, dy = it.x - me.x, it.y - me.y
+            if dx * dx + dy * dy <= reach * reach:
+                return True
+    return False
+
+
+@compiled_apart
+def _scatter(
+    rules: Rules, battle: Battle, units: Units, i: int, first: int, last: int, apart: float, spread: float
+) -> None:
+    """Put unit ``i`` at a random place of the region, ``apart`` from the first team's other units and
+    ``spread`` from the units ``first`` to ``last``; failing that, at the best place drawn."""
+    mission = rules.mission[0]
+    own = rules.sides[0]
+    me = units[i]
+    best, best_x, best_y = -np.inf, mission.x0, mission.y0
+    for _ in range(_TRIES):
+        x = mission.x0 + uniform(battle) * (mission.x1 - mission.x0)
+        y = mission.y0 + uniform(battle) * (mission.y1 - mission.y0)
+        slack = 0.0
+        for k in range(own.first, own.last):
+            if units[k].alive and k != i:
+                slack = min(slack, np.hypot(units[k].x - x, units[k].y - y) - apart)
+        for k in range(first, last):
+            if k != i and units[k].alive:
+                slack = min(slack, np.hypot(units[k].x - x, units[k].y - y) - spread)
+        if slack > best:
+            best, best_x, best_y = slack, x, y
+        if slack >= 0.0:
+            break
+    me.x, me.y = best_x, best_y
+
+
+@compiled_apart
+def _scatter_from_centre(rules: Rules, battle: Battle, units: Units, i: int, near: bool) -> None:
+    """Put unit ``i`` of a hunt near the region's centre, in the ring in sight of it, or far from it."""
+    mission = rules.mission[0]
+    enemies = rules.sides[1]
+    me = units[i]
+    cx, cy = 0.5 * (mission.x0 + mission.x1), 0.5 * (mission.y0 + mission.y1)
+    best, best_x, best_y = -np.inf, mission.x0, mission.y0
+    for _ in range(4 * _TRIES):
+        x = mission.x0 + uniform(battle) * (mission.x1 - mission.x0)
+        y = mission.y0 + uniform(battle) * (mission.y1 - mission.y0)
+        away = np.hypot(x - cx, y - cy)
+        slack = min(away - mission.far, 0.0)
+        if near:
+            slack = min(min(away - mission.near_from, mission.near_to - away), 0.0)
+        for k in range(enemies.first, i):
+            slack = min(slack, np.hypot(units[k].x - x, units[k].y - y) - mission.spread)
+        if slack > best:
+            best, best_x, best_y = slack, x, y
+        if slack >= 0.0:
+            break
+    me.x, me.y = best_x, best_y
+
+
+@compiled_apart
+def _line_up(rules: Rules, battle: Battle, units: Units) -> None:
+    """Stand both teams in vertical lines at opposite ends of the region, which at which drawn at random.
+
+    A second team that the engine plays and that has somewhere to attack goes for the other end.
+    """
+    mission = rules.mission[0]
+    swapped = uniform(battle) < 0.5
+    for s in range(2):
+        side = rules.sides[s]
+        at = rules.sides[1 - s] if swapped else side
+        gap = 0.0
+        for i in range(side.first, side.last):
+            gap = max(gap, 2.0 * rules.types[units[i].type].separation + 0.05)
+        per_line = max(int((mission.y1 - mission.y0) / gap), 1)
+        outwards = -1.0 if at.home_x < rules.sides[1].home_x + rules.sides[0].home_x - at.home_x else 1.0
+        k = 0
+        for i in range(side.first, side.last):
+            me = units[i]
+            if me.alive:
+                line, place = k // per_line, k % per_line
+                offset = (place + 1) // 2 * (1 if place % 2 == 0 else -1)
+                me.x = at.home_x + outwards * gap * line
+                me.y = min(max(at.home_y + gap * offset, mission.y0), mission.y1)
+                me.facing_x, me.facing_y = -outwards, 0.0
+                me.order, me.engaged, me.windup = IDLE, -1, -1.0
+                if s == 1 and battle.tactic[1] >= 0 and side.has_attack_point:
+                    me.order = ATTACK_MOVE
+                    me.goal_x = rules.sides[1].home_x if swapped else rules.sides[0].home_x
+                    me.goal_y = rules.sides[1].home_y if swapped else rules.sides[0].home_y
+                k += 1
