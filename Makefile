@@ -4,6 +4,7 @@ PYTHON   ?= python3
 VENV     := .venv
 BIN      := $(VENV)/bin
 READY    := $(VENV)/.ready
+RIVAL    := $(VENV)/.rival
 
 SCENARIO ?= 3m
 BENCH    ?= engine core rollout
@@ -59,7 +60,12 @@ format: $(READY) ## put the code into the form `lint` asks for
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(READY) ## measure BENCH (engine core rollout) into benchmarks/results/
+# The rival that the engine is measured beside, which nothing else needs.
+$(RIVAL): $(READY)
+	$(BIN)/pip install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(RIVAL) ## measure BENCH (engine core rollout) into benchmarks/results/
 	@mkdir -p benchmarks/results
 	@set -e -x; for name in $(BENCH); do \
 	  $(BIN)/perceiver-policy benchmark $$name --json benchmarks/results/$$name.json $(ARGS); \

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from envs.battle.batch import Outcome
-from envs.battle.export import write_gif, write_html
+from envs.battle.export import write_film, write_html
+from envs.battle.render import headline
 from envs.battle.replay import read_replay
 
 
@@ -14,23 +15,28 @@ class ShownBattle(NamedTuple):
     """What was written, and what can be seen in it."""
 
     page: Path
-    gif: Path
+    film: Path
     title: str
     ending: str
 
 
-def show_replay(path: Path) -> ShownBattle:
-    """Write ``battle.html`` and ``battle.gif`` beside a replay.
+def show_replay(path: Path, film: str = "battle.gif", sight: int | None = None) -> ShownBattle:
+    """Write ``battle.html`` and a film beside a replay.
+
+    Args:
+        film: the name of the film's file, a GIF or an MP4 by its ending.
+        sight: the team whose sight the film shows; None: all is shown.
 
     Raises:
+        ValueError: there is no such kind of film, or what it needs is not installed.
         ReplayError: the replay is malformed or does not play as recorded.
         OSError: a file cannot be read or written.
     """
     replay = read_replay(path)
     frames = replay.play()
-    page, gif = path.with_name("battle.html"), path.with_name("battle.gif")
+    page, shown = path.with_name("battle.html"), path.with_name(film)
     write_html(frames, page)
-    write_gif(frames, gif)
+    write_film(frames, shown, sight=sight)
     first, second = replay.names
     endings = {
         Outcome.WIN_0: f"{first} wins",
@@ -38,5 +44,7 @@ def show_replay(path: Path) -> ShownBattle:
         Outcome.DRAW: "a draw",
         Outcome.TIMEOUT: "time runs out",
     }
+    mission = replay.scenario.mission is not None
+    ending = headline(frames[-1]) if mission else endings[replay.outcome]
     title = f"{replay.scenario.name}, {first} against {second}"
-    return ShownBattle(page, gif, title, f"{endings[replay.outcome]} after {replay.ending['steps']} steps")
+    return ShownBattle(page, shown, title, f"{ending} after {replay.ending['steps']} steps")

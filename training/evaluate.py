@@ -1,11 +1,12 @@
-"""How often an agent wins, with an interval, on battles whose seeds are set beforehand.
+"""How often an agent wins, or what it scores, with an interval, on battles whose seeds are set beforehand.
 
     result = evaluate(load_agent("scripted:kite"), "attack-move", "3s_vs_5z", games=1000)
     print(result.win_rate, result.wilson_low, result.wilson_high)
 
 Every battle counts once: which ones are played never depends on how long they take. On a symmetric scenario
 every seed is played twice, the sides swapped, so that neither spawn counts in an agent's favour. A timeout
-is no win for anybody; neither is a draw (both teams gone in the same game loop).
+is no win for anybody; neither is a draw (both teams gone in the same game loop). Missions are not won: of
+them it is the mean score that counts, and a timeout is their regular end.
 
 Then 1000 games are 500 seeds, and the two games of a seed are not independent: a start that favours a spawn
 helps the agent in one and harms it in the other. Their wins correlate negatively (closest and focus-fire
@@ -18,26 +19,37 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from agents.base import Agent
-from envs.battle.batch import AutoReset, BattleBatch, Control, Outcome
+from envs.battle.batch import AutoReset, BattleBatch, Control, Outcome, require_units
 from envs.battle.compiled import engine_digest
 from envs.battle.tactics import DEFAULT, Tactic, engine_player
 from envs.scenarios import Scenario, load_scenario
 from envs.units import unit_table_hash
 
 CONFIDENCE = 0.95
+NOBODY = "nobody"
+"""What an opponent without units is called."""
 UNITS_TOGETHER = 16384
 """Units of all battles stepped together; bounds memory."""
 _SEED_STREAM = 0x6576616C  # "eval": these battles are not those a training run with the same seed meets
 _VERSIONED = ("perceiver-policy", "torch", "numpy", "numba")
+
+
+class Measure(StrEnum):
+    """What an agent is judged by."""
+
+    WIN_RATE = "win_rate"
+    SCORE = "score"
+    """A mission's points, on average."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class EvaluationResult:
     scenario: str
     agent: str
     opponent: str
+    """ "nobody" where the other side has no units."""
     seed: int
     """From which the battles' seeds derive."""
     control: Control
@@ -65,6 +78,13 @@ class EvaluationResult:
     """(games,) the agent's sum of rewards."""
     tactics: NDArray[np.int8]
     """(games,) the Tactic of an opponent inside the engine, drawn or not; -1 of others."""
+    scores: NDArray[np.float64] | None = None
+    """(games,) points of a mission; None of battles."""
+
+    @property
+    def measure(self) -> Measure:
+        """What counts."""
+        return Measure.WIN_RATE if self.scores is None else Measure.SCORE
 
     @property
     def games(self) -> int:
@@ -96,20 +116,25 @@ class EvaluationResult:
         """Wins over all battles."""
         return self.wins / self.games
 
+    @property
+    def mean(self) -> float:
+        """The win rate, or the mean score of a mission."""
+        return self.win_rate if self.scores is None else float(self.scores.mean())
+
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The win rate's Wilson 95 % interval."""
-        return wilson(self.wins, self.games)
+        """The 95 % interval of :attr:`mean`: Wilson's of a win rate, Student's of a mean score."""
+        return wilson(self.wins, self.games) if self.scores is None else mean_interval(self.scores)
 
     @property
     def wilson_low(self) -> float:
-        """Lower end of :attr:`interval`."""
-        return self.interval[0]
+        """Lower end of the win rate's Wilson 95 % interval."""
+        return wilson(self.wins, self.games)[0]
 
     @property
     def wilson_high(self) -> float:
-        """Upper end of :attr:`interval`."""
-        return self.interval[1]
+        """Upper end of the win rate's Wilson 95 % interval."""
+        return wilson(self.wins, self.games)[1]
 
     def against(self, tactic: Tactic) -> tuple[int, int]:
         """(wins, games) of the battles in which the opponent played by this tactic."""
@@ -123,29 +148,45 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """For a result file: JSON types only, with what it takes to play the same battles again."""
+        return (
+            self.summary()
+            | {
+                "seeds": len(np.unique(self.battle_seeds)),
+                "scenario": self.scenario,
+                "agent": self.agent,
+                "opponent": self.opponent,
+                "control": self.control.value,
+                "orders": "greedy" if self.deterministic else "sampled",
+                "mean_length_steps": float(self.lengths.mean()),
+                "mean_return": float(self.returns.mean()),
+                "seed": self.seed,
+            }
+            | self._shares()
+            | provenance()
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The measure with its interval, and how the battles ended."""
+        counts = {"timeouts": self.timeouts, "losses": self.losses, "draws": self.draws, "games": self.games}
+        if self.scores is None:
+            rate = {"win_rate": self.win_rate, "wilson_low": self.wilson_low}
+            return rate | {"wilson_high": self.wilson_high, "wins": self.wins} | counts
+        low, high = self.interval
+        return {
+            "score_mean": self.mean,
+            "score_low": low if np.isfinite(low) else None,  # JSON knows no infinity
+            "score_high": high if np.isfinite(high) else None,
+            "score_least": float(self.scores.min()),
+            "score_most": float(self.scores.max()),
+        } | counts
+
+    def _shares(self) -> dict[str, Any]:
+        """Win rates by side and by tactic; none of missions."""
+        if self.scores is not None:
+            return {}
         per_side = {name: self.on_side(side) for side, name in ((0, "first"), (1, "second"))}
         per_tactic = {tactic.label: self.against(tactic) for tactic in Tactic}
-        return {
-            "win_rate": self.win_rate,
-            "wilson_low": self.wilson_low,
-            "wilson_high": self.wilson_high,
-            "wins": self.wins,
-            "draws": self.draws,
-            "timeouts": self.timeouts,
-            "losses": self.losses,
-            "games": self.games,
-            "seeds": len(np.unique(self.battle_seeds)),
-            "scenario": self.scenario,
-            "agent": self.agent,
-            "opponent": self.opponent,
-            "control": self.control.value,
-            "orders": "greedy" if self.deterministic else "sampled",
-            "sides": _rates(per_side),
-            "tactics": _rates(per_tactic),
-            "mean_length_steps": float(self.lengths.mean()),
-            "mean_return": float(self.returns.mean()),
-            "seed": self.seed,
-        } | provenance()
+        return {"sides": _rates(per_side), "tactics": _rates(per_tactic)}
 
 
 def _rates(counts: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
@@ -186,12 +227,22 @@ def wilson(wins: int, games: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def mean_interval(values: NDArray[np.floating]) -> tuple[float, float]:
+    """Student's 95 % interval of a mean: x̅ ± t₀.₉₇₅,ₙ₋₁ s / √n; everything, for a single value."""
+    n = len(values)
+    if n < 2:
+        return -np.inf, np.inf
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
 def paired_p_value(first: EvaluationResult, second: EvaluationResult) -> float:
-    """Exact sign test of two agents on the same seeds: two-sided p of either winning more often, by chance.
+    """Exact sign test of two agents on the same seeds: two-sided p of either doing better so often by chance.
 
     A seed's games, from one side or from both, count together, as they are not independent. Only seeds of
-    which the agents win different numbers tell them apart: of n of them, that the first wins more in k is
-    as likely as k heads of n coins. With one game a seed it is McNemar's test.
+    which the agents win different numbers (of a mission: score differently) tell them apart: of n of them,
+    that the first does better in k is as likely as k heads of n coins. With one game a seed and wins it is
+    McNemar's test.
 
     Raises:
         ValueError: the two did not play the same battles.
@@ -204,13 +255,17 @@ def paired_p_value(first: EvaluationResult, second: EvaluationResult) -> float:
     if not same:
         raise ValueError("a paired test needs the same scenario, games, seed and sides")
     seeds, seed_of_game = np.unique(first.battle_seeds, return_inverse=True)
-    more_wins = np.zeros(len(seeds), np.int64)  # of the first than of the second
-    won_first, won_second = (result.outcomes == Outcome.WIN_0 for result in (first, second))
-    np.add.at(more_wins, seed_of_game, won_first.astype(np.int64) - won_second)
-    for_first, for_second = int((more_wins > 0).sum()), int((more_wins < 0).sum())
+    ahead = np.zeros(len(seeds))  # the first, of the second
+    np.add.at(ahead, seed_of_game, _merits(first) - _merits(second))
+    for_first, for_second = int((ahead > 0).sum()), int((ahead < 0).sum())
     if for_first + for_second == 0:
         return 1.0
     return float(binomtest(for_first, for_first + for_second).pvalue)
+
+
+def _merits(result: EvaluationResult) -> NDArray[np.float64]:
+    """(games,) wins as 1 and 0, or scores."""
+    return (result.outcomes == Outcome.WIN_0).astype(np.float64) if result.scores is None else result.scores
 
 
 def evaluate(
@@ -240,7 +295,8 @@ def evaluate(
         num_threads: threads of the engine.
 
     Raises:
-        ValueError: an argument is out of range, or sides are to be swapped and the teams differ.
+        ValueError: an argument is out of range, sides are to be swapped and the teams differ, or the opponent
+            is an agent that would have no units.
         ScenarioError: the scenario is unknown or wrong.
     """
     scenario = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
@@ -258,6 +314,7 @@ def evaluate(
         engine_player(opponent or DEFAULT) if opponent is None or isinstance(opponent, str) else opponent
     )
     if not isinstance(opponent, str):
+        require_units(scenario, 1)
         opponent.reset(seed + 1)
     sequence = np.random.SeedSequence([seed, _SEED_STREAM])
     per_side = [(games + 1) // 2, games // 2] if swap_sides else [games, 0]
@@ -268,13 +325,13 @@ def evaluate(
         for start in range(0, count, together):
             wave = seeds[start : min(start + together, count)]
             waves.append(_play(agent, opponent, scenario, control, side, wave, num_threads))
-    outcomes, sides, battle_seeds, lengths, returns, tactics = (
+    outcomes, sides, battle_seeds, lengths, returns, tactics, scores = (
         np.concatenate(column) for column in zip(*waves, strict=True)
     )
     return EvaluationResult(
         scenario=scenario.name,
         agent=agent.name,
-        opponent=opponent if isinstance(opponent, str) else opponent.name,
+        opponent=_name(opponent) if scenario.teams[1].size else NOBODY,
         seed=seed,
         control=control,
         deterministic=agent.deterministic,
@@ -284,7 +341,12 @@ def evaluate(
         lengths=lengths,
         returns=returns,
         tactics=tactics,
+        scores=scores if scenario.mission is not None else None,
     )
+
+
+def _name(opponent: Agent | str) -> str:
+    return opponent if isinstance(opponent, str) else opponent.name
 
 
 def _play(
@@ -297,7 +359,7 @@ def _play(
     num_threads: int,
 ) -> tuple[NDArray, ...]:
     """Play one battle a seed, the agent on ``side``: outcomes, sides, seeds, lengths, returns,
-    opponent's tactics."""
+    opponent's tactics, scores."""
     foe = None if isinstance(opponent, str) else opponent
     engine = opponent if isinstance(opponent, str) else None
     players = (agent, foe) if side == 0 else (foe, agent)
@@ -332,6 +394,7 @@ def _play(
         result.length.copy(),
         result.episode_return[:, side].copy(),
         batch.tactics[:, 1 - side],
+        batch.state.battles["score"].copy(),
     )
 
 

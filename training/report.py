@@ -1,4 +1,4 @@
-"""What a finished run is told and shows: win rates beside every script's, and a battle to look at.
+"""What a finished run is told and shows: win rates or scores beside every script's, and a battle to look at.
 
 All agents play the same battles, none of which training has seen. The run folder gets ``result.json`` (the
 policy's greedy result, with sampled orders, scripts and other scenarios beside it), ``replay.jsonl``,
@@ -20,7 +20,7 @@ from rich.console import Console
 from agents.base import Agent
 from agents.learned import LearnedAgent
 from agents.roster import load_opponent
-from agents.scripted import SCRIPTS, ScriptedAgent
+from agents.scripted import ScriptedAgent, baselines
 from envs.battle.batch import Control
 from envs.battle.replay import record_battle
 from envs.battle.tactics import DEFAULT
@@ -49,18 +49,18 @@ class Report:
 
     @property
     def best_script(self) -> str:
-        """The script that wins most."""
-        return max(self.scripts, key=lambda name: self.scripts[name].wins)
+        """The script that wins or scores most."""
+        return max(self.scripts, key=lambda name: self.scripts[name].mean)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``result.json``: the greedy result, and the others under keys of their own."""
         return self.greedy.to_dict() | {
-            "sampled": _summary(self.sampled),
+            "sampled": self.sampled.summary(),
             "scripts": {
-                name: _summary(result) | {"paired_p_value": paired_p_value(self.greedy, result)}
+                name: result.summary() | {"paired_p_value": paired_p_value(self.greedy, result)}
                 for name, result in self.scripts.items()
             },
-            "other_scenarios": {name: _summary(result) for name, result in self.elsewhere.items()},
+            "other_scenarios": {name: result.summary() for name, result in self.elsewhere.items()},
         }
 
 
@@ -100,6 +100,7 @@ def finish_run(
     trained = trained_as(run_dir)
     control = Control(control or trained.control)
     swap_sides = trained.swap_sides(swap_sides)
+    scripts = baselines(load_scenario(scenario))
 
     def play(agent: Agent, on: str, against: Agent | str) -> EvaluationResult:
         swap = None if swap_sides and on != scenario else swap_sides  # elsewhere the sides may differ
@@ -110,7 +111,7 @@ def finish_run(
         report = Report(
             greedy=play(greedy, scenario, against),
             sampled=play(sampled, scenario, against),
-            scripts={name: play(ScriptedAgent(name), scenario, against) for name in SCRIPTS},
+            scripts={name: play(ScriptedAgent(name), scenario, against) for name in scripts},
             elsewhere={name: play(greedy, name, DEFAULT) for name in ELSEWHERE if name != scenario},
         )
         shown = _record(run_dir, scenario, greedy, against, control)
@@ -132,19 +133,17 @@ def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) 
     greedy, best = report.greedy, report.scripts[report.best_script]
     rows = {"policy, greedy": greedy, "policy, sampled": report.sampled}
     rows |= {f"scripted:{name}": result for name, result in report.scripts.items()}
-    title = (
-        f"{greedy.scenario} on the embedded simulator, {greedy.games} fresh battles against {greedy.opponent}"
-    )
-    console.print(result_table(title, rows))
+    title = f"{greedy.scenario} on the embedded simulator, {greedy.games} fresh battles"
+    console.print(result_table(f"{title} against {greedy.opponent}", rows))
     title = f"The same weights on other scenarios, {greedy.games} battles against {DEFAULT}"
     console.print(result_table(title, report.elsewhere))
-    above = greedy.wilson_low > best.wilson_high
+    above = greedy.interval[0] > best.interval[1]
     verdict = "lies above" if above else "does not lie above"
     lines = [
         f"The policy's interval {verdict} that of the best script, {report.best_script}.",
         f"result   {run_dir / RESULT_FILE}",
         f"policy   {run_dir / 'policy'}",
-        f"battle   {shown.page} and {shown.gif.name}: {shown.ending}",
+        f"battle   {shown.page} and {shown.film.name}: {shown.ending}",
         f"curves   {_program('tensorboard')} --logdir {run_dir / 'tensorboard'}",
     ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
@@ -153,9 +152,3 @@ def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) 
 def _program(name: str) -> str:
     """How to call a program installed beside this one: by name if that finds it, else by its path."""
     return name if shutil.which(name) else os.path.relpath(Path(sys.executable).with_name(name))
-
-
-def _summary(result: EvaluationResult) -> dict[str, Any]:
-    keys = ("win_rate", "wilson_low", "wilson_high", "wins", "draws", "timeouts", "losses", "games")
-    full = result.to_dict()
-    return {key: full[key] for key in keys}

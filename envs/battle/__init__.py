@@ -11,7 +11,8 @@
 :func:`play_replay`
 :func:`draw_frame`,                ... and what they look like
 :func:`write_html`,
-:func:`write_gif`
+:func:`write_gif`,
+:func:`write_mp4`
 =================================  ==================================================================
 
 Names are imported when they are first used, so that a training process pays for no picture library.
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from envs.battle.batch import StepResult as StepResult
     from envs.battle.export import write_gif as write_gif
     from envs.battle.export import write_html as write_html
+    from envs.battle.export import write_mp4 as write_mp4
     from envs.battle.frame import Camera as Camera
     from envs.battle.frame import Frame as Frame
     from envs.battle.gym_env import BattleEnv as BattleEnv
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "batch": ("AutoReset", "BattleBatch", "Control", "Outcome", "StepResult"),
-    "export": ("write_gif", "write_html"),
+    "export": ("write_gif", "write_html", "write_mp4"),
     "frame": ("Camera", "Frame"),
     "gym_env": ("BattleEnv", "BattleVectorEnv"),
     "match": ("IllegalOrders", "Match", "Opponent"),

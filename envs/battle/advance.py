@@ -121,12 +121,12 @@ def _give_orders(rules: Rules, battle: Battle, units: Units, side: int, orders: 
 @compiled_within
 def _run(rules: Rules, battle: Battle, units: Units, bins: Bins) -> None:
     """Eight game loops, or fewer if a team is gone before."""
-    mission = rules.mission[0].kind != NO_MISSION
+    mission, smac = rules.mission[0].kind != NO_MISSION, rules.world[0].smac
+    before_0 = before_1 = 0.0
+    if smac:
+        before_0, before_1 = _vitality(rules, units, 0), _vitality(rules, units, 1)
     battle.steps += 1
     battle.points = 0.0
-    for side in range(2):
-        battle.killed[side] = 0
-        battle.lost[side] = 0.0
     battle.acting = 0
     for i in range(units.shape[0]):
         if units[i].alive:
@@ -142,7 +142,21 @@ def _run(rules: Rules, battle: Battle, units: Units, bins: Bins) -> None:
             break
     if battle.outcome == RUNNING and battle.steps >= rules.world[0].step_limit:
         battle.outcome = TIMEOUT
+    if smac:
+        # SMAC compares health and shields before and after the step: what was healed is taken off.
+        battle.lost[0] = before_0 - _vitality(rules, units, 0)
+        battle.lost[1] = before_1 - _vitality(rules, units, 1)
     look(rules, units)
+
+
+@compiled
+def _vitality(rules: Rules, units: Units, s: int) -> float:
+    """Health and shields of a side."""
+    side = rules.sides[s]
+    total = 0.0
+    for i in range(side.first, side.last):
+        total += units[i].health + units[i].shield
+    return total
 
 
 @compiled
@@ -155,15 +169,21 @@ def _score(
     battle.score += battle.points
     for side in range(2):
         enemies = rules.sides[1 - side]
-        reward = -weights[1] * battle.lost[side] / max(battle.vitality[side], 1.0)
-        reward += weights[0] * battle.lost[1 - side] / max(battle.vitality[1 - side], 1.0)
-        reward += weights[4] * battle.killed[1 - side] / max(enemies.last - enemies.first, 1)
+        dealt = weights[0] * battle.lost[1 - side] / max(battle.vitality[1 - side], 1.0)
+        dealt += weights[4] * battle.killed[1 - side] / max(enemies.last - enemies.first, 1)
+        # SMAC's reward is only positive: the absolute value, where more was healed than destroyed.
+        reward = abs(dealt) if rules.world[0].smac else dealt
+        reward -= weights[1] * battle.lost[side] / max(battle.vitality[side], 1.0)
         if battle.outcome != RUNNING:
             won = battle.outcome == (WIN_0 if side == 0 else WIN_1)
             reward += weights[2] if won else -weights[3]
         reward += weights[5] * (battle.points if side == 0 else -battle.points)
         rewards[b, side] = reward
         state.returns[b, side] += reward
+    for side in range(2):
+        # Here, not before the next step's loops: a stimpack costs health when it is ordered.
+        battle.killed[side] = 0
+        battle.lost[side] = 0.0
 
 
 @compiled

@@ -35,6 +35,7 @@ from envs.battle.tactics import DEFAULT, Tactic, choices, engine_player, tactics
 from envs.scenarios import Scenario, load_scenario
 from envs.unit_set import (
     ACTOR_KEYS,
+    NUM_TARGET_VERBS,
     NUM_VERBS,
     STATE_KEYS,
     action_space,
@@ -67,7 +68,7 @@ class AutoReset(StrEnum):
 
 
 class Outcome(IntEnum):
-    """How a battle stands. A timeout is a loss for both."""
+    """How a battle stands. A timeout is a loss for both, but of a mission it is the regular end."""
 
     RUNNING = battle_state.RUNNING
     WIN_0 = battle_state.WIN_0
@@ -113,7 +114,7 @@ class BattleBatch:
         seeds: (B,) uint64, the seed each running battle was started from.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or a side without units is not left to the engine.
         ScenarioError: the scenario is unknown or wrong.
     """
 
@@ -141,6 +142,9 @@ class BattleBatch:
         self.with_state = with_state
         first, second = (None if name is None else engine_player(name) for name in builtin)
         self.builtin = (first, second)
+        for side, player in enumerate(self.builtin):
+            if player is None:
+                require_units(self.scenario, side)
         self.num_units = self.scenario.num_units
         self.team_sizes = (self.scenario.teams[0].size, self.scenario.teams[1].size)
         self.rules = compile_rules(self.scenario)
@@ -224,7 +228,7 @@ class BattleBatch:
         b, n = self.num_battles, self.team_sizes[side]
         return {
             "verb_mask": view.verb_mask.reshape(b, n, NUM_VERBS),
-            "target_mask": view.target_mask.reshape(b, n, -1, self.num_units),
+            "target_mask": view.target_mask.reshape(b, n, NUM_TARGET_VERBS, self.num_units),
         }
 
     def refresh(self) -> None:
@@ -360,6 +364,19 @@ class BattleBatch:
         work(*self._slices[0])
         for future in futures:
             future.result()
+
+
+def require_units(scenario: Scenario, side: int) -> None:
+    """Refuse to have a side played by anybody but the engine where it has no units: a mission's enemy.
+
+    Raises:
+        ValueError: naming the scenario and who can play.
+    """
+    if scenario.teams[side].size == 0:
+        raise ValueError(
+            f"scenario {scenario.name!r} has no units on side {side}, so there is nobody to command: play "
+            f"side {1 - side} and leave the opponent at {DEFAULT!r}"
+        )
 
 
 def _member(kind: type[Enum], value: Enum | str) -> Any:

@@ -21,6 +21,7 @@ from envs.battle.rules import (
     MIN_DAMAGE,
     NEUTRAL,
     RINGS,
+    STIM_BOOST,
     STIM_LOOPS,
     STIMPACK,
     Records,
@@ -50,7 +51,9 @@ def strike(rules: Rules, battle: Battle, units: Units, i: int) -> None:
     target = units[me.engaged]
     pair = rules.pairs[me.type, target.type]
     me.windup = -1.0
-    me.cooldown += pair.period - np.ceil(pair.damage_point) + (below(battle, 4) - 1)
+    # What has passed since the attack began counts at the rate at which the rest will pass.
+    rate = STIM_BOOST if me.stim_until > battle.loop else 1.0
+    me.cooldown += pair.period + rate * (below(battle, 4) - 1 - np.ceil(pair.damage_point))
     me.busy_until = battle.loop + pair.backswing
     me.struck_at = battle.loop
     if rules.types[me.type].explodes:
@@ -270,7 +273,7 @@ def heal(battle: Battle, me: Unit, it: Unit, most: float) -> None:
     """A loop's healing of ``it``, up to ``most`` health, paid for in energy."""
     amount = min(HEAL_RATE, most - it.health, me.energy / HEAL_COST)
     it.health += amount
-    me.energy -= amount * HEAL_COST
+    me.energy = max(me.energy - amount * HEAL_COST, 0.0)  # thirds do not come out even
     me.struck_at = battle.loop  # whoever heals draws fire
 
 

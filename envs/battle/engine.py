@@ -27,7 +27,7 @@ from envs.battle.combat import (
     use_ability,
 )
 from envs.battle.compiled import compiled, compiled_apart, compiled_within
-from envs.battle.movement import fill_bins, push_apart, slide, speed_of, walk_to
+from envs.battle.movement import column, fill_bins, push_apart, row, slide, speed_of, walk_to
 from envs.battle.paths import open_step, sees_cell
 from envs.battle.rules import (
     HEAL,
@@ -112,7 +112,7 @@ def notices(rules: Rules, watcher: Unit, it: Unit) -> bool:
 @compiled_apart
 def _uncovers(rules: Rules, watcher: Unit, it: Unit, squared: float) -> bool:
     kind, other = rules.types[watcher.type], rules.types[it.type]
-    if other.cloaked and squared > kind.detection * kind.detection:
+    if other.cloaked and it.side != watcher.side and squared > kind.detection * kind.detection:
         return False
     if not rules.world[0].terrain or kind.plane == 1 or other.plane == 1 or other.tall:
         return True
@@ -129,12 +129,12 @@ def give_order(rules: Rules, battle: Battle, units: Units, i: int, verb: int, ta
     if verb == _ATTACK:
         if me.engaged != target:
             me.windup = -1.0
+            me.busy_until = 0.0
         me.order = ATTACK
         me.engaged = target
     elif verb == _ATTACK_MOVE:
-        side = rules.sides[me.side]
         me.order = ATTACK_MOVE
-        me.goal_x, me.goal_y = side.attack_x, side.attack_y
+        me.goal_x, me.goal_y = attack_point(rules, battle, me.side)
     elif verb == _HOLD:
         me.order = HOLD
     elif verb == _ABILITY:
@@ -154,6 +154,22 @@ def give_order(rules: Rules, battle: Battle, units: Units, i: int, verb: int, ta
             me.goal_y = me.y + MOVE_DISTANCE * rules.directions[verb - _FIRST_MOVE, 1]
             if rules.world[0].terrain and rules.types[me.type].plane == 0:
                 me.goal_x, me.goal_y = slide(rules, me, me.goal_x, me.goal_y)
+
+
+@compiled
+def attack_point(rules: Rules, battle: Battle, s: int) -> tuple[float, float]:
+    """Where attack-moves of side ``s`` lead: turned about the middle where teams have changed ends."""
+    side, other = rules.sides[s], rules.sides[1 - s]
+    if battle.swapped:
+        return side.home_x + other.home_x - side.attack_x, side.home_y + other.home_y - side.attack_y
+    return side.attack_x, side.attack_y
+
+
+@compiled
+def home_point(rules: Rules, battle: Battle, s: int) -> tuple[float, float]:
+    """Where side ``s`` came from: the other's spawn point where teams have changed ends."""
+    side = rules.sides[1 - s] if battle.swapped else rules.sides[s]
+    return side.home_x, side.home_y
 
 
 @compiled
@@ -219,7 +235,7 @@ def _update(rules: Rules, battle: Battle, units: Units, bins: Bins, i: int) -> N
     if kind.ability == HEAL:
         x, y, length = _tend(rules, battle, units, i)
     else:
-        _choose_target(rules, battle, units, i)
+        _choose_target(rules, battle, units, bins, i)
         if me.engaged >= 0:
             x, y, length = _fight(rules, battle, units, i)
         else:
@@ -260,7 +276,7 @@ def _fight(rules: Rules, battle: Battle, units: Units, i: int) -> tuple[float, f
 
 
 @compiled
-def _choose_target(rules: Rules, battle: Battle, units: Units, i: int) -> None:
+def _choose_target(rules: Rules, battle: Battle, units: Units, bins: Bins, i: int) -> None:
     """Drop a target that is gone; let units that fight of their own accord look for one."""
     me = units[i]
     lost = False
@@ -285,36 +301,42 @@ def _choose_target(rules: Rules, battle: Battle, units: Units, i: int) -> None:
         pair = rules.pairs[me.type, target.type]
         if dx * dx + dy * dy <= pair.range2 and _threat(pair, battle, target) == 2:
             return  # in reach, and none can be a greater threat
-    _scan(rules, battle, units, i)
+    _scan(rules, battle, units, bins, i)
 
 
 @compiled
-def _scan(rules: Rules, battle: Battle, units: Units, i: int) -> None:
+def _scan(rules: Rules, battle: Battle, units: Units, bins: Bins, i: int) -> None:
     """Engage the best target within the scan range, the range on hold; keep one in reach that is no lesser.
 
     Where all enemies are far, no look is needed before they can have come near.
     """
     me = units[i]
+    world, kind = rules.world[0], rules.types[me.type]
     enemies = rules.sides[1 - me.side]
     best, best_threat, best_squared = -1, -1, np.inf
-    nearest, reach = np.inf, 0.0
-    for k in range(enemies.first, enemies.last):
-        it = units[k]
-        if not it.alive:
-            continue
-        dx, dy = it.x - me.x, it.y - me.y
-        squared = dx * dx + dy * dy
-        nearest = min(nearest, squared)
-        if squared >= best_squared and best_threat == 2:
-            continue
-        pair = rules.pairs[me.type, it.type]
-        within = pair.range2 if me.order == HOLD else pair.scan2
-        reach = max(reach, within)
-        if squared > within or squared < pair.near2 or not pair.can_attack or it.seen >> me.side & 1 == 0:
-            continue
-        threat = _threat(pair, battle, it)
-        if threat > best_threat or (threat == best_threat and squared < best_squared):
-            best, best_threat, best_squared = k, threat, squared
+    far = True
+    left, right = column(world, me.x - kind.notice), column(world, me.x + kind.notice)
+    for row_ in range(row(world, me.y - kind.notice), row(world, me.y + kind.notice) + 1):
+        for slot in range(
+            bins.start[row_ * world.bins_x + left], bins.start[row_ * world.bins_x + right + 1]
+        ):
+            k = bins.unit[slot]
+            dx, dy = bins.x[slot] - me.x, bins.y[slot] - me.y
+            squared = dx * dx + dy * dy
+            if k < enemies.first or k >= enemies.last or squared > kind.notice * kind.notice:
+                continue
+            far = False
+            if squared > best_squared and best_threat == 2:
+                continue
+            it = units[k]
+            pair = rules.pairs[me.type, it.type]
+            within = pair.range2 if me.order == HOLD else pair.scan2
+            if squared > within or squared < pair.near2 or not pair.can_attack or not visible(it, me.side):
+                continue
+            threat = _threat(pair, battle, it)
+            nearer = squared < best_squared or (squared == best_squared and k < best)
+            if threat > best_threat or (threat == best_threat and nearer):
+                best, best_threat, best_squared = k, threat, squared
     if me.engaged >= 0 and best != me.engaged:
         target = units[me.engaged]
         pair = rules.pairs[me.type, target.type]
@@ -325,8 +347,14 @@ def _scan(rules: Rules, battle: Battle, units: Units, i: int) -> None:
         if best < 0 and me.order != HOLD and battle.loop - target.struck_at <= HELP_MEMORY:
             return  # beyond the scan range, but it has been shooting: go after it
     me.engaged = best
-    if best < 0 and nearest > reach:
-        free = (np.sqrt(nearest) - np.sqrt(reach)) / (2.0 * rules.world[0].fastest)
+    if far:
+        nearest = 1e12
+        for k in range(enemies.first, enemies.last):
+            it = units[k]
+            if it.alive:
+                dx, dy = it.x - me.x, it.y - me.y
+                nearest = min(nearest, dx * dx + dy * dy)
+        free = (np.sqrt(nearest) - kind.notice) / (2.0 * world.fastest)
         me.next_scan = battle.loop + int(min(free, 1000.0))
 
 
@@ -374,6 +402,11 @@ def _tend(rules: Rules, battle: Battle, units: Units, i: int) -> tuple[float, fl
                 me.order = IDLE
     elif me.order == USE:
         me.order = IDLE
+    if me.engaged >= 0 and me.order == HOLD:
+        it = units[me.engaged]
+        dx, dy = it.x - me.x, it.y - me.y
+        if dx * dx + dy * dy > rules.pairs[me.type, it.type].range2:
+            me.engaged = -1  # it will not be followed: look for another
     free = me.order == ATTACK_MOVE or me.order == PATROL or me.order == HOLD
     free = free or (me.order == IDLE and fights_idle(rules.world[0], rules.sides[me.side]))
     if free and me.engaged < 0 and ability_ready(rules.types[me.type], battle, me):

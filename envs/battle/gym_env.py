@@ -3,7 +3,9 @@
 One agent commands a team: observations and actions are those of :mod:`envs.unit_set` with A = team size.
 
 Every end is ``terminated``; ``truncated`` is always False. A timeout is part of the game, not a cut: it
-counts as a loss and the time left is observed, so there is nothing to bootstrap from.
+counts as a loss and the time left is observed, so there is nothing to bootstrap from. A mission is not won:
+its score is the return under its default reward, "timeout" is how it ends, "loss" or "draw" if one's units
+are gone before.
 
 ``info`` (arrays over the battles in the vector environment) carries
 
@@ -11,7 +13,8 @@ counts as a loss and the time left is observed, so there is nothing to bootstrap
 ``outcome``        "running", then "win", "loss", "draw" or "timeout", as the learner's side sees it
 ``length``         steps of this battle so far
 ``survivors``      (2,) living units: own, enemy
-``illegal_orders`` orders of this step that were illegal and became NO_OP
+``illegal_orders`` orders of this step that were illegal and became NO_OP (STOP where that is not allowed)
+``score``          of missions only: points so far, the first side's
 =================  ===============================================================================
 """
 
@@ -151,7 +154,7 @@ class BattleEnv(gym.Env[Observation, NDArray]):
             "length": length,
             "survivors": self._match.survivors(self.side)[0],
             "illegal_orders": int(self._match.replaced[self.side].sum()),
-        }
+        } | ({} if self._match.batch.scenario.mission is None else {"score": float(self._match.scores[0])})
 
 
 class BattleVectorEnv(VectorEnv[Observation, NDArray, NDArray]):
@@ -281,6 +284,8 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray, NDArray]):
             "survivors": self._match.survivors(self.side),
             "illegal_orders": self._match.replaced[self.side].sum(1),
         }
+        if self._match.batch.scenario.mission is not None:
+            infos["score"] = self._match.scores
         return infos | {f"_{key}": every.copy() for key in infos}
 
     def _restart(self, done: NDArray[np.bool_], last: dict[str, Any]) -> dict[str, Any]:
@@ -297,6 +302,8 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray, NDArray]):
         infos["length"] = np.where(done, 0, last["length"])
         infos["survivors"] = self._match.survivors(self.side)
         infos["illegal_orders"] = np.where(done, 0, last["illegal_orders"])
+        if "score" in last:
+            infos["score"] = np.where(done, 0.0, last["score"])
         return infos | {
             "final_obs": final_obs,
             "_final_obs": done.copy(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.battle.compiled import compiled, compiled_apart
-from envs.battle.engine import direction_open, give_order
+from envs.battle.engine import attack_point, direction_open, give_order, home_point
 from envs.battle.firing import distance_to, halt, squared_to, step
 from envs.battle.rules import Rules
 from envs.battle.state import Battle, Unit, Units
@@ -130,7 +130,6 @@ def flee(rules: Rules, battle: Battle, units: Units, i: int, to_x: float, to_y: 
 def fall_back(rules: Rules, battle: Battle, units: Units, i: int) -> bool:
     """Retreat to the middle of the comrades, if outnumbered or still about it; False if not."""
     me = units[i]
-    side = rules.sides[me.side]
     ours = theirs = x = y = 0.0
     count = 0
     for k in range(units.shape[0]):
@@ -156,7 +155,8 @@ def fall_back(rules: Rules, battle: Battle, units: Units, i: int) -> bool:
     if me.plan == 0:
         me.plan = -RETURN_STEPS
     # Half way between the comrades and where the team came from.
-    return flee(rules, battle, units, i, 0.5 * (x / count + side.home_x), 0.5 * (y / count + side.home_y))
+    home_x, home_y = home_point(rules, battle, me.side)
+    return flee(rules, battle, units, i, 0.5 * (x / count + home_x), 0.5 * (y / count + home_y))
 
 
 @compiled
@@ -164,11 +164,13 @@ def go_to(rules: Rules, battle: Battle, units: Units, i: int, along: float, asid
     """Move towards a point: a share of the way from home to the attack point, and cells to the left of it.
     False if the unit is there, or if nothing leads there."""
     me = units[i]
-    side, world = rules.sides[me.side], rules.world[0]
-    ax, ay = side.attack_x - side.home_x, side.attack_y - side.home_y
+    world = rules.world[0]
+    home_x, home_y = home_point(rules, battle, me.side)
+    attack_x, attack_y = attack_point(rules, battle, me.side)
+    ax, ay = attack_x - home_x, attack_y - home_y
     length = max(np.hypot(ax, ay), 0.1)
-    x = side.home_x + along * ax - aside * ay / length
-    y = side.home_y + along * ay + aside * ax / length
+    x = home_x + along * ax - aside * ay / length
+    y = home_y + along * ay + aside * ax / length
     dx = min(max(x, world.x0 + 1.0), world.x1 - 1.0) - me.x
     dy = min(max(y, world.y0 + 1.0), world.y1 - 1.0) - me.y
     if dx * dx + dy * dy <= NEAR_WAYPOINT * NEAR_WAYPOINT:
@@ -240,14 +242,15 @@ def step_back(rules: Rules, battle: Battle, units: Units, i: int) -> bool:
     me = units[i]
     if me.cooldown <= READY or me.thought > 0.0:
         return False
-    enemies, side = rules.sides[1 - me.side], rules.sides[me.side]
+    enemies = rules.sides[1 - me.side]
     ranged = False
     for k in range(enemies.first, enemies.last):
         it = units[k]
         if it.alive:
             pair = rules.pairs[me.type, it.type]
             ranged = ranged or pair.range - pair.contact > MELEE
-    return ranged and flee(rules, battle, units, i, side.home_x, side.home_y)
+    home_x, home_y = home_point(rules, battle, me.side)
+    return ranged and flee(rules, battle, units, i, home_x, home_y)
 
 
 @compiled_apart
@@ -259,9 +262,9 @@ def lie_in_wait(rules: Rules, battle: Battle, units: Units, i: int, sprung: bool
     if me.plan != 0:
         return False
     if battle.steps < BACK_STEPS:
-        side = rules.sides[me.side]
-        dx, dy = side.home_x - side.attack_x, side.home_y - side.attack_y
-        if step(rules, battle, units, i, dx, dy):
+        home_x, home_y = home_point(rules, battle, me.side)
+        attack_x, attack_y = attack_point(rules, battle, me.side)
+        if step(rules, battle, units, i, home_x - attack_x, home_y - attack_y):
             return True
     halt(rules, battle, units, i)
     return True

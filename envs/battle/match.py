@@ -42,7 +42,8 @@ class IllegalOrders(StrEnum):
     RAISE = "raise"
     """Refuse it with a ValueError before anything moves."""
     NO_OP = "no_op"
-    """Replace it by NO_OP and count it: for agents that sample from action spaces without masks."""
+    """Replace it by NO_OP, or by STOP where a unit may not do nothing (SMAC's preset), and count it: for
+    agents that sample from action spaces without masks."""
 
 
 _OUTCOME_NAMES = np.array(
@@ -69,7 +70,7 @@ class Match:
 
     Attributes:
         batch: the battles; its ``observations`` are current.
-        replaced: per side, (B, n) bool: which of the last step's orders were illegal and became NO_OP.
+        replaced: per side, (B, n) bool: which of the last step's orders were illegal and replaced.
 
     Raises:
         ValueError: an argument is out of range or a player is neither of the above.
@@ -159,11 +160,16 @@ class Match:
         """ "running", "win", "loss", "draw" or "timeout" as ``side`` sees an outcome, or an array of them."""
         return _OUTCOME_NAMES[side][outcome]
 
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """(B,): a mission's points so far, those of the first side; 0 in battles."""
+        return self.batch.state.battles["score"].copy()
+
     def survivors(self, side: int) -> NDArray[np.int64]:
         """(B, 2): living units of ``side`` and of its enemy."""
         alive = self.batch.state.units["alive"]
-        first = self.batch.team_sizes[0]
-        counts = np.stack([alive[:, :first].sum(1), alive[:, first:].sum(1)], axis=1)
+        first, second = self.batch.team_sizes
+        counts = np.stack([alive[:, :first].sum(1), alive[:, first : first + second].sum(1)], axis=1)
         return counts if side == 0 else counts[:, ::-1]
 
     def _orders(self, side: int, given: NDArray[np.integer] | None) -> NDArray[np.integer] | None:
@@ -181,7 +187,10 @@ class Match:
         running = self.batch.state.battles["outcome"] == Outcome.RUNNING
         bad = illegal_orders(orders, masks["verb_mask"], masks["target_mask"]) & running[:, None]
         self.replaced[side][:] = bad
-        return np.where(bad[..., None], np.array([Verb.NO_OP, 0]), orders)
+        # SMAC's units may do nothing only once they are dead; STOP is legal wherever NO_OP is not.
+        instead = np.zeros_like(orders)
+        instead[..., 0] = np.where(masks["verb_mask"][..., Verb.NO_OP], Verb.NO_OP, Verb.STOP)
+        return np.where(bad[..., None], instead, orders)
 
     def _ask(self, player: Opponent, side: int) -> NDArray[np.integer]:
         observation = self.batch.observations[side]

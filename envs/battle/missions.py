@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.battle.compiled import compiled, compiled_apart
+from envs.battle.engine import attack_point
 from envs.battle.rules import BEACON, HUNT, NEUTRAL, SHARDS, WAVES, Rules
 from envs.battle.state import ATTACK_MOVE, IDLE, LONG_AGO, Battle, Unit, Units, uniform, wake
 
@@ -78,8 +79,9 @@ def after_loop(rules: Rules, battle: Battle, units: Units) -> None:
                 _scatter(rules, battle, units, j, neutral.first, j, mission.apart, mission.spread)
     elif battle.fighters[1] == 0 and battle.fighters[0] > 0:
         battle.waves += 1
+        for i in range(units.shape[0]):
+            units[i].missile_target = -1  # none flies on to those that appear anew
         for j in range(enemies.first, enemies.last):
-            units[j].missile_target = -1
             revive(rules, battle, units[j])
             if mission.kind == HUNT:
                 _scatter(rules, battle, units, j, enemies.first, j, mission.apart, mission.spread)
@@ -87,7 +89,6 @@ def after_loop(rules: Rules, battle: Battle, units: Units) -> None:
             joining = mission.reinforcements
             for i in range(own.first, own.last):
                 if joining > 0 and not units[i].alive:
-                    units[i].missile_target = -1
                     revive(rules, battle, units[i])
                     joining -= 1
             _line_up(rules, battle, units)
@@ -110,6 +111,16 @@ def _reached(rules: Rules, units: Units, it: Unit) -> bool:
     return False
 
 
+@compiled
+def _draw_place(rules: Rules, battle: Battle, me: Unit) -> tuple[float, float]:
+    """A random place of the region where the unit can stand: not on the very border of the playable area."""
+    mission, world = rules.mission[0], rules.world[0]
+    r = rules.types[me.type].clearance
+    x0, x1 = max(mission.x0, world.x0 + r), min(mission.x1, world.x1 - r)
+    y0, y1 = max(mission.y0, world.y0 + r), min(mission.y1, world.y1 - r)
+    return x0 + uniform(battle) * (x1 - x0), y0 + uniform(battle) * (y1 - y0)
+
+
 @compiled_apart
 def _scatter(
     rules: Rules, battle: Battle, units: Units, i: int, first: int, last: int, apart: float, spread: float
@@ -121,8 +132,7 @@ def _scatter(
     me = units[i]
     best, best_x, best_y = -np.inf, mission.x0, mission.y0
     for _ in range(_TRIES):
-        x = mission.x0 + uniform(battle) * (mission.x1 - mission.x0)
-        y = mission.y0 + uniform(battle) * (mission.y1 - mission.y0)
+        x, y = _draw_place(rules, battle, me)
         slack = 0.0
         for k in range(own.first, own.last):
             if units[k].alive and k != i:
@@ -146,8 +156,7 @@ def _scatter_from_centre(rules: Rules, battle: Battle, units: Units, i: int, nea
     cx, cy = 0.5 * (mission.x0 + mission.x1), 0.5 * (mission.y0 + mission.y1)
     best, best_x, best_y = -np.inf, mission.x0, mission.y0
     for _ in range(4 * _TRIES):
-        x = mission.x0 + uniform(battle) * (mission.x1 - mission.x0)
-        y = mission.y0 + uniform(battle) * (mission.y1 - mission.y0)
+        x, y = _draw_place(rules, battle, me)
         away = np.hypot(x - cx, y - cy)
         slack = min(away - mission.far, 0.0)
         if near:
@@ -168,27 +177,28 @@ def _line_up(rules: Rules, battle: Battle, units: Units) -> None:
     A second team that the engine plays and that has somewhere to attack goes for the other end.
     """
     mission = rules.mission[0]
-    swapped = uniform(battle) < 0.5
+    battle.swapped = uniform(battle) < 0.5
     for s in range(2):
         side = rules.sides[s]
-        at = rules.sides[1 - s] if swapped else side
-        gap = 0.0
+        at = rules.sides[1 - s] if battle.swapped else side
+        gap = 1.0  # as in the map's script
         for i in range(side.first, side.last):
             gap = max(gap, 2.0 * rules.types[units[i].type].separation + 0.05)
-        per_line = max(int((mission.y1 - mission.y0) / gap), 1)
+        # All of a line within the region, its ends 0.5 from the border: an odd number, one in the middle.
+        per_line = 2 * max(int((0.5 * (mission.y1 - mission.y0) - 0.5) / gap), 0) + 1
         outwards = -1.0 if at.home_x < rules.sides[1].home_x + rules.sides[0].home_x - at.home_x else 1.0
         k = 0
         for i in range(side.first, side.last):
             me = units[i]
             if me.alive:
                 line, place = k // per_line, k % per_line
-                offset = (place + 1) // 2 * (1 if place % 2 == 0 else -1)
+                offset = (place + 1) // 2 * (1 if place % 2 == 1 else -1)
                 me.x = at.home_x + outwards * gap * line
                 me.y = min(max(at.home_y + gap * offset, mission.y0), mission.y1)
                 me.facing_x, me.facing_y = -outwards, 0.0
                 me.order, me.engaged, me.windup = IDLE, -1, -1.0
+                me.cooldown = me.busy_until = 0.0
+                me.goal_x, me.goal_y = attack_point(rules, battle, s)
                 if s == 1 and battle.tactic[1] >= 0 and side.has_attack_point:
                     me.order = ATTACK_MOVE
-                    me.goal_x = rules.sides[1].home_x if swapped else rules.sides[0].home_x
-                    me.goal_y = rules.sides[1].home_y if swapped else rules.sides[0].home_y
                 k += 1

@@ -24,7 +24,7 @@ def fill_bins(rules: Rules, units: Units, bins: Bins) -> None:
     for i in range(n):
         me = units[i]
         if me.alive:
-            me.bin = _row(world, me.y) * world.bins_x + _column(world, me.x)
+            me.bin = row(world, me.y) * world.bins_x + column(world, me.x)
             bins.start[me.bin] += 1
     total = 0
     for k in range(last + 1):
@@ -40,12 +40,14 @@ def fill_bins(rules: Rules, units: Units, bins: Bins) -> None:
 
 
 @compiled
-def _column(world: Records, x: float) -> int:
+def column(world: Records, x: float) -> int:
+    """Of the bins."""
     return min(max(int((x - world.x0) * world.bin), 0), world.bins_x - 1)
 
 
 @compiled
-def _row(world: Records, y: float) -> int:
+def row(world: Records, y: float) -> int:
+    """Of the bins."""
     return min(max(int((y - world.y0) * world.bin), 0), world.bins_y - 1)
 
 
@@ -135,10 +137,10 @@ def _in_the_way(
     me = units[i]
     world = rules.world[0]
     x, y = me.x + step_x, me.y + step_y
-    left, right = _column(world, x - world.reach), _column(world, x + world.reach)
+    left, right = column(world, x - world.reach), column(world, x + world.reach)
     blocker, least = -1, np.inf
-    for row in range(_row(world, y - world.reach), _row(world, y + world.reach) + 1):
-        first, last = bins.start[row * world.bins_x + left], bins.start[row * world.bins_x + right + 1]
+    for line in range(row(world, y - world.reach), row(world, y + world.reach) + 1):
+        first, last = bins.start[line * world.bins_x + left], bins.start[line * world.bins_x + right + 1]
         itself = 1 if first <= me.slot < last else 0
         if _count_near(bins, x, y, world.widest2, first, last) == itself:
             continue
@@ -186,10 +188,10 @@ def push_apart(rules: Rules, battle: Battle, units: Units, bins: Bins) -> None:
         me.push_x = me.push_y = 0.0
         if not me.alive or me.crowded != 1:
             continue
-        left, right = _column(world, me.x - world.reach), _column(world, me.x + world.reach)
+        left, right = column(world, me.x - world.reach), column(world, me.x + world.reach)
         overlaps = False
-        for row in range(_row(world, me.y - world.reach), _row(world, me.y + world.reach) + 1):
-            first, last = bins.start[row * world.bins_x + left], bins.start[row * world.bins_x + right + 1]
+        for line in range(row(world, me.y - world.reach), row(world, me.y + world.reach) + 1):
+            first, last = bins.start[line * world.bins_x + left], bins.start[line * world.bins_x + right + 1]
             for slot in range(first, last):
                 j = bins.unit[slot]
                 it = units[j]

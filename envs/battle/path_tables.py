@@ -233,6 +233,27 @@ def _choose(
                     waypoint[a, b] = c
 
 
+def find_stand_ins(
+    cells: NDArray[np.int64], walker: NDArray[np.uint16], climber: NDArray[np.uint16]
+) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+    """Which cells are joined, and where to go instead of to a cell that is not.
+
+    Returns (2, C) int64, numbers of regions, and (2, R, C) uint16, the cell of a region that is nearest to
+    each cell; of several, the one nearest to the map's centre. First axis: units that walk, that climb.
+    """
+    regions = [np.unique((way != NO_WAY).argmax(1), return_inverse=True)[1] for way in (walker, climber)]
+    instead = np.zeros((2, max(int(region.max()) for region in regions) + 1, len(cells)), np.uint16)
+    middle = np.square(cells - 0.5 * (cells.min(0) + cells.max(0))).sum(1)
+    for climbs, region in enumerate(regions):
+        for r in range(int(region.max()) + 1):
+            members = np.flatnonzero(region == r)
+            members = members[np.argsort(middle[members], kind="stable")]
+            for b in range(len(cells)):
+                away = np.square(cells[members] - cells[b]).sum(1)
+                instead[climbs, r, b] = members[away.argmin()]
+    return np.stack(regions), instead
+
+
 def find_sights(terrain: Terrain, cells: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether from ground cell a one sees ground cell b: bool (C, C); the rule is in ``paths.py``."""
     sees = np.ones((len(cells), len(cells)), np.bool_)

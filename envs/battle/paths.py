@@ -39,6 +39,7 @@ from envs.battle.path_tables import (
     find_edges,
     find_nearest,
     find_sights,
+    find_stand_ins,
     find_turning_cells,
     find_waypoints,
     is_clear,
@@ -66,6 +67,8 @@ class Paths(NamedTuple):
     edges: NDArray[np.uint8]  # (2, H, W) where one may not step, as find_edges
     centers: NDArray[np.float64]  # (C, 2) x and y
     waypoint: NDArray[np.uint16]  # (2, C, C) cell to head for in a, to get to b: b, a turn, or NO_WAY
+    region: NDArray[np.int64]  # (2, C) a number for all cells that are joined
+    instead: NDArray[np.uint16]  # (2, regions, C) the cell of a region that is nearest to one outside it
     sees: NDArray[np.bool_]  # (C, C) whether from a one sees b
     straight: NDArray[np.bool_]  # (2,) whether all ways are straight: the ground is rectangles
 
@@ -83,6 +86,8 @@ def compile_paths(terrain: Terrain | None, width: int, height: int) -> Paths:
             np.empty((0, 0), np.int32),
             np.empty((2, 0, 0), np.uint8),
             np.empty((0, 2), np.float64),
+            np.empty((2, 0, 0), np.uint16),
+            np.empty((2, 0), np.int64),
             np.empty((2, 0, 0), np.uint16),
             np.empty((0, 0), np.bool_),
             np.zeros(2, np.bool_),
@@ -111,6 +116,7 @@ def compile_paths(terrain: Terrain | None, width: int, height: int) -> Paths:
         edges,
         cells.astype(np.float64) + 0.5,
         np.stack([walker, climber]),
+        *find_stand_ins(cells, walker, climber),
         find_sights(terrain, cells),
         np.array([not find_turning_cells(edges[climbs]).any() for climbs in (0, 1)]),
     )
@@ -194,12 +200,14 @@ def heading(
 
     The goal itself if that way is clear, else the next turn of a shortest way, or the middle of the unit's
     own cell if it has strayed from where the turn can be walked to. A goal in a wall or off the map stands
-    for the nearest point, clear of edges, of the nearest ground cell. Where no way leads, the unit's place.
+    for the nearest point, clear of edges, of the nearest ground cell; one that no way leads to, for that of
+    the nearest cell that a way leads to.
     """
     here, there = _ground(paths, x, y), _ground(paths, goal_x, goal_y)
     turn = int(paths.waypoint[climbs, here, there])
     if turn == NO_WAY:
-        return x, y
+        there = int(paths.instead[climbs, paths.region[climbs, here], there])
+        turn = int(paths.waypoint[climbs, here, there])
     center_x, center_y = paths.centers[there, 0], paths.centers[there, 1]
     if abs(goal_x - center_x) > 0.5 or abs(goal_y - center_y) > 0.5:
         rim = 0.5 - CLEARANCE

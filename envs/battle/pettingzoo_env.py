@@ -6,7 +6,8 @@ team is paid the team's reward.
 
 An agent whose unit dies gets a last observation (nothing is seen, only NO_OP is legal), the step's reward and
 ``terminated``, and leaves ``agents``. At the end of the battle so do all others; ``truncated`` is always
-False, as in :mod:`envs.battle.gym_env`, where ``info`` is explained too.
+False, as in :mod:`envs.battle.gym_env`, where ``info`` is explained too. In missions of waves nobody leaves
+before the end: reinforcements take the places of the fallen, and an agent that has left cannot come back.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from envs.battle.match import IllegalOrders, Match, Player
 from envs.battle.render import draw_frame
 from envs.battle.rules import RewardWeights
 from envs.battle.tactics import BUILTIN, DEFAULT
-from envs.scenarios import Scenario
+from envs.scenarios import MissionKind, Scenario
 from envs.unit_set import validate_orders
 
 
@@ -104,6 +105,8 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         )
         batch = self._match.batch
         self._per_unit = batch.control is Control.UNIT
+        mission = batch.scenario.mission
+        self._revives = mission is not None and mission.kind is MissionKind.WAVES
         self._agents_of = {side: [f"team{side}"] for side in self._sides}
         if self._per_unit:
             for side in self._sides:
@@ -167,7 +170,8 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         infos = self._infos(int(result.outcome[0]), int(result.length[0]))
         rewards = {agent: float(result.rewards[0, self._side_of[agent]]) for agent in self.agents}
         terminated = {
-            agent: over or not observations[agent]["controlled_mask"].any() for agent in self.agents
+            agent: over or not (self._revives or observations[agent]["controlled_mask"].any())
+            for agent in self.agents
         }
         truncated = dict.fromkeys(self.agents, False)
         self.agents = [agent for agent in self.agents if not terminated[agent]]
@@ -237,4 +241,6 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
                     "survivors": survivors,
                     "illegal_orders": int(replaced[i] if self._per_unit else replaced.sum()),
                 }
+                if self._match.batch.scenario.mission is not None:
+                    infos[agent]["score"] = float(self._match.scores[0])
         return {agent: infos[agent] for agent in self.agents}

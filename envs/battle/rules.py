@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from envs.battle.paths import Paths, compile_paths
 from envs.scenario_ground import playable_terrain
-from envs.scenarios import Draw, Mission, MissionKind, Preset, Scenario, Team
+from envs.scenarios import MAX_MAP_SIZE, Draw, Mission, MissionKind, Preset, Scenario, Team
 from envs.unit_set import LOOPS_PER_STEP, MOVE_DIRECTIONS
 from envs.units import PLANES, Area, UnitType, Weapon, unit_table
 
@@ -144,6 +144,7 @@ TYPE = np.dtype(
         ("clearance", "f8"),  # from walls
         ("speed", "f8"),  # cells a loop
         ("sight", "f8"),
+        ("notice", "f8"),  # distance of centres beyond which it looks for no target
         ("detection", "f8"),
         ("aim2", "f8"),  # square of the distance of centres within which it may be told to attack
     ],
@@ -302,7 +303,7 @@ def compile_rules(scenario: Scenario) -> Rules:
     return Rules(
         type_of=np.array([local[name] for name in names]),
         rows=np.stack([np.arange(len(names)), _seen_by_second(*sizes)]),
-        types=np.array([_type(unit, scenario) for unit in types], TYPE),
+        types=np.array([_type(unit, types, scenario) for unit in types], TYPE),
         pairs=np.array([[_pair(unit, target, areas) for target in types] for unit in types], PAIR),
         areas=np.array([_area(area) for area in areas], AREA),
         sides=np.array(sides, SIDE),
@@ -362,10 +363,11 @@ def _world(scenario: Scenario, types: tuple[UnitType, ...]) -> tuple[float, ...]
     fastest = (STIM_BOOST if "stimpack" in scenario.upgrades else 1.0) * max(unit.speed for unit in types)
     widest = max(2 * max(unit.separation_radius for unit in types), fastest)
     reach = widest + 2 * fastest
-    # A bin for 8 units if they were spread evenly, and no bin so small that a look needs more than four.
-    bin_size = max(2.0 * reach, ((x1 - x0) * (y1 - y0) * 8 / scenario.num_units) ** 0.5)
-    if scenario.num_units < 24:
-        bin_size = max(x1 - x0, y1 - y0) + 1.0
+    # Few units are looked through fastest in one go; of many, crowds are met by bins as small as they may be
+    # for a look to need four at most.
+    bin_size = max(x1 - x0, y1 - y0) + 1.0
+    if scenario.num_units >= 24:
+        bin_size = max(2.0 * reach, ((x1 - x0) * (y1 - y0) * 2 / scenario.num_units) ** 0.5)
     terrain = scenario.terrain is not None
     cloaked = any(unit.cloaked for unit in types)
     surrounds = scenario.draw is not None and scenario.draw.placement == "surround_or_reflect"
@@ -402,6 +404,11 @@ def _sight(unit: UnitType, scenario: Scenario) -> float:
     return SMAC_SIGHT if smac else unit.sight
 
 
+def _has_fog(scenario: Scenario) -> bool:
+    """Whether a side sees only what is near: not in the mini-games, but for the hunt (pysc2)."""
+    return scenario.mission is None or scenario.mission.kind is MissionKind.HUNT
+
+
 def _aim(unit: UnitType, scenario: Scenario) -> float:
     """How near a target must be, centre to centre, for the preset to let the unit aim at it."""
     if scenario.preset is not Preset.SMAC:
@@ -412,7 +419,7 @@ def _aim(unit: UnitType, scenario: Scenario) -> float:
     return max(reach, SMACV2_LEAST_RANGE)
 
 
-def _type(unit: UnitType, scenario: Scenario) -> tuple:
+def _type(unit: UnitType, others: tuple[UnitType, ...], scenario: Scenario) -> tuple:
     ability = NO_ABILITY
     if unit.ability is not None and (unit.ability == "heal" or unit.ability in scenario.upgrades):
         ability = _ABILITIES[unit.ability]
@@ -438,7 +445,11 @@ def _type(unit: UnitType, scenario: Scenario) -> tuple:
         unit.separation_radius,
         min(unit.radius, CLEARANCE),
         unit.speed,
-        _sight(unit, scenario),
+        _sight(unit, scenario) if _has_fog(scenario) else 2.0 * MAX_MAP_SIZE,
+        max((max(w.min_scan, w.range) for w in unit.weapons), default=0.0)
+        + unit.radius
+        + max(other.radius for other in others)
+        + 1e-3,
         unit.detection,
         _aim(unit, scenario) ** 2,
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from envs.battle.compiled import compiled, compiled_apart
-from envs.battle.engine import look
+from envs.battle.engine import attack_point, look
 from envs.battle.missions import begin, revive
 from envs.battle.movement import fill_bins, place, push_apart
 from envs.battle.rules import NEUTRAL, NO_MISSION, SURROUND_OR_REFLECT, WAVES, Rules
 from envs.battle.state import (
     ATTACK_MOVE,
+    LONG_AGO,
     RUNNING,
     Battle,
     Bins,
@@ -38,7 +39,7 @@ def reset_battle(
     battle.random = seed
     battle.loop = battle.steps = battle.waves = 0
     battle.outcome = RUNNING
-    battle.any_missile = battle.any_burst = False
+    battle.any_missile = battle.any_burst = battle.swapped = False
     battle.score = battle.points = 0.0
     for s in range(2):
         battle.tactic[s] = players[s, 0]
@@ -53,7 +54,7 @@ def reset_battle(
         me.facing_x, me.facing_y = 1.0, 0.0
         me.x = me.goal_x = me.home_x = 0.5 * (world.x0 + world.x1)
         me.y = me.goal_y = me.home_y = 0.5 * (world.y0 + world.y1)
-        me.hit_at = me.struck_at = me.next_scan = 0
+        me.hit_at = me.struck_at = me.next_scan = LONG_AGO
         me.engaged = -1
         me.order = 0
         me.windup = -1.0
@@ -85,7 +86,8 @@ def reset_battle(
             me = units[i]
             if rules.mission[0].kind != WAVES:
                 me.facing_x = -1.0 if other.home_x < side.home_x else 1.0
-            me.goal_x, me.goal_y = side.attack_x, side.attack_y
+            place(rules, me, me.x, me.y)
+            me.goal_x, me.goal_y = attack_point(rules, battle, s)
             if players[s, 1] > 0 and me.alive and side.has_attack_point:
                 me.order = ATTACK_MOVE
     for _ in range(_SETTLING):
@@ -157,12 +159,15 @@ def _stand_at_points(rules: Rules, battle: Battle, units: Units) -> None:
 @compiled_apart
 def _surround(rules: Rules, battle: Battle, units: Units) -> None:
     """The first team in the middle of the map, the second in one to four groups on its diagonals, each
-    somewhere between the corner and two cells from the middle (SMACv2)."""
+    somewhere between the corner and two cells from the middle (SMACv2).
+
+    SMACv2 makes a group's units on one point, and the game pushes them apart into a heap; here they start in
+    a disc.
+    """
     world = rules.world[0]
     own, enemies = rules.sides[0], rules.sides[1]
     cx, cy = 0.5 * (world.x0 + world.x1), 0.5 * (world.y0 + world.y1)
-    for i in range(own.first, own.last):
-        units[i].x, units[i].y = cx, cy
+    _stand_in_disc(rules, battle, units, own.first, own.last, cx, cy)
     groups = 1 + below(battle, 4)
     taken, i = 0, enemies.first
     for g in range(groups):
@@ -179,9 +184,21 @@ def _surround(rules: Rules, battle: Battle, units: Units) -> None:
         members = 0
         for _ in range(enemies.last - i):
             members += uniform(battle) * (groups - g) < 1.0
-        for _ in range(members):
-            units[i].x, units[i].y = x, y
-            i += 1
+        _stand_in_disc(rules, battle, units, i, i + members, x, y)
+        i += members
+
+
+@compiled_apart
+def _stand_in_disc(
+    rules: Rules, battle: Battle, units: Units, first: int, last: int, x: float, y: float
+) -> None:
+    """Units ``first`` to ``last`` in a sunflower disc around (x, y), turned by a random angle."""
+    spacing = rules.groups[0].spacing
+    angle = 2.0 * np.pi * uniform(battle)
+    for k in range(last - first):
+        r = spacing * np.sqrt(k + 0.5) if last - first > 1 else 0.0
+        units[first + k].x = x + r * np.cos(angle + k * _GOLDEN_ANGLE)
+        units[first + k].y = y + r * np.sin(angle + k * _GOLDEN_ANGLE)
 
 
 @compiled_apart

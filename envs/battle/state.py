@@ -100,6 +100,7 @@ BATTLE = np.dtype(
         ("any_burst", "?"),
         ("any_crowded", "?"),
         ("waves", "i4"),  # waves that have appeared, the first included
+        ("swapped", "?"),  # the teams of a mission's wave stand at each other's end
         ("fighters", "i4", 2),  # living units that keep a side in the battle
         ("killed", "i4", 2),  # units a side has lost in this step
         ("lost", "f8", 2),  # health and shield a side has lost in this step

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from envs.battle.batch import BattleBatch
+from envs.battle.frame import Frame
 from envs.scenarios import Group, Scenario, Team
 
 
@@ -63,3 +64,49 @@ def give() -> Callable[..., None]:
             batch.step(*orders)
 
     return run
+
+
+@pytest.fixture
+def frame() -> Frame:
+    """A marine of the first team in the west, two zealots of the second in the east, unhurt, idle, seen by
+    all, themselves seeing nothing."""
+    nothing, nowhere = np.zeros(3), np.full((3, 2), np.nan)
+    return Frame(
+        title="made up",
+        names=("ours", "theirs"),
+        playable=(0.0, 0.0, 16.0, 10.0),
+        view=(0.0, 0.0, 16.0, 10.0),
+        terrain=None,
+        seconds=1.5,
+        limit=20.0,
+        result="",
+        score=None,
+        unit_names=("marine", "zealot", "zealot"),
+        side=np.array([0, 1, 1]),
+        radius=np.array([0.375, 0.5, 0.5]),
+        sight=nothing,
+        max_health=np.array([45.0, 100.0, 100.0]),
+        max_shield=np.array([0.0, 50.0, 50.0]),
+        max_energy=nothing,
+        flying=nothing > 0,
+        cloaked=nothing > 0,
+        present=nothing == 0,
+        position=np.array([[3.0, 5.0], [12.0, 7.0], [12.0, 3.0]]),
+        facing=np.array([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]),
+        health=np.array([45.0, 100.0, 100.0]),
+        shield=np.array([0.0, 50.0, 50.0]),
+        energy=nothing,
+        readiness=np.ones(3),
+        target=np.full(3, -1),
+        firing=nothing > 0,
+        goal=nowhere,
+        holding=nothing > 0,
+        stimmed=nothing > 0,
+        seen=np.ones((3, 2), bool),
+        dead_for=nothing,
+        missile_target=np.full(3, -1),
+        missile_start=nowhere,
+        missile_fired=np.full(3, np.nan),
+        missile_lands=np.full(3, np.nan),
+        blasts=(),
+    )

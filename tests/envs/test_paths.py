@@ -198,7 +198,7 @@ def test_cliffs_are_crossed_by_climbers_only() -> None:
     assert paths.waypoint[0, bottom, top] == NO_WAY
     assert paths.waypoint[1, bottom, top] == top
     assert paths.straight.tolist() == [True, True]
-    assert heading(paths, 1.5, 0.5, 2.5, 2.5, 0) == (1.5, 0.5)
+    assert heading(paths, 1.5, 0.5, 2.5, 2.5, 0) == (2.5, 0.625), "below the cliff, as near as it gets"
     assert heading(paths, 1.5, 0.5, 2.5, 2.5, 1) == (2.5, 2.5)
 
 

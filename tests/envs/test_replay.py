@@ -1,11 +1,8 @@
-"""Replays play exactly as recorded, say where they do not, and become pages and pictures."""
+"""Replays play exactly as recorded, and say where they do not."""
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from envs.battle import replay as replay_module
 from envs.battle.batch import BattleBatch, Outcome
-from envs.battle.export import write_gif, write_html
 from envs.battle.frame import Camera, Frame
 from envs.battle.replay import ReplayError, ReplayWriter, play_replay, read_replay, record_battle
 from envs.battle.rules import RewardWeights
@@ -292,95 +287,6 @@ def test_files_cut_at_a_line_are_refused(recorded: Path) -> None:
         recorded.write_text("".join(lines[:count]))
         with pytest.raises(ReplayError, match=rf":{count}: "):
             read_replay(recorded)
-
-
-def test_the_page_needs_nothing_from_anywhere_and_escapes_everything(recorded: Path, tmp_path: Path) -> None:
-    wicked = "</script><script>alert(1)</script>"
-    frames = [replace(frame, title=wicked, names=("<b>", "&")) for frame in play_replay(recorded)]
-    write_html(frames, tmp_path / "battle.html")
-    page = (tmp_path / "battle.html").read_text()
-    assert not re.search(r"(https?:)?//[\w.-]+\.\w|\bsrc=|\bhref=|@import|url\(|fetch\(|XMLHttpRequest", page)
-    assert page.count("<script") == page.count("</script>") == 2
-    assert wicked not in page
-    assert "&lt;/script&gt;" in page
-    data = json.loads(re.search(r'type="application/json">(.*?)</script>', page, re.DOTALL).group(1))
-    assert data["title"] == wicked
-    assert data["names"] == ["<b>", "&"]
-    assert len(data["frames"]) == len(frames)
-    np.testing.assert_allclose(data["frames"][-1]["position"], frames[-1].position, atol=0.006)
-
-
-# A browser of a few lines: elements that remember, a pen that refuses numbers that are none, a clock.
-BROWSER = """
-const page = require("fs").readFileSync(process.argv[1], "utf8");
-const data = page.match(/json">([^]*?)<\\/script>/)[1], code = page.match(/<script>([^]*?)<\\/script>/)[1];
-let strokes = 0, queue = [], elements = {};
-const pen = new Proxy({}, {
-  set: () => true,
-  get: (_, name) => (...numbers) => {
-    if (numbers.some(n => typeof n === "number" && !Number.isFinite(n))) throw new Error(name + numbers);
-    strokes += 1;
-  },
-});
-const element = id => elements[id] ??= {
-  on: {}, style: {}, clientWidth: 800, value: "1", textContent: id === "battle" ? data : "",
-  getContext: () => pen, addEventListener(name, listener) { this.on[name] = listener; },
-};
-const document = { getElementById: element, addEventListener() {} };
-const window = { innerHeight: 600, addEventListener() {} };
-new Function("document", "window", "requestAnimationFrame", code)(document, window, f => queue.push(f));
-for (let stamp = 0; queue.length; stamp += 50) queue.shift()(stamp);
-element("field").on.mousemove({ offsetX: 400, offsetY: 300 });
-console.log(JSON.stringify({ strokes, time: element("scrub").value, button: element("play").textContent }));
-"""
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page's script")
-def test_the_page_plays_to_the_end(recorded: Path, tmp_path: Path) -> None:
-    frames = play_replay(recorded)
-    write_html(frames, tmp_path / "battle.html")
-    command = ["node", "-e", BROWSER, str(tmp_path / "battle.html")]
-    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
-    assert said["strokes"] > 100 * len(frames)
-    assert said["time"] == pytest.approx(frames[-1].seconds, abs=1e-3)
-    assert said["button"] == "Play"
-
-
-def test_the_gif_has_every_frame_and_keeps_time(recorded: Path, tmp_path: Path) -> None:
-    frames = play_replay(recorded)[:6]
-    write_gif(frames, tmp_path / "battle.gif", between=1, width=320)
-    with Image.open(tmp_path / "battle.gif") as gif:
-        assert gif.n_frames == 11
-        durations = []
-        for k in range(gif.n_frames):
-            gif.seek(k)
-            durations.append(gif.info["duration"])
-    assert sum(durations[:-1]) == pytest.approx(5 * 8 / 22.4 * 1000, abs=10)
-    assert durations[-1] == 2000
-
-
-def test_exports_refuse_nothing_to_show(tmp_path: Path) -> None:
-    for write in (write_html, write_gif):
-        with pytest.raises(ValueError, match="no frame"):
-            write([], tmp_path / "x")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "page.html"
-    target.write_text("old")
-
-    def fail(*_: Any) -> None:
-        raise OSError("disk full")
-
-    frames = play_replay(recorded)[:1]
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_html(frames, target)
-    assert target.read_text() == "old"
-    assert {path.name for path in tmp_path.iterdir()} == {"page.html", recorded.name}
 
 
 def test_outcomes_are_those_of_the_batch(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ import torch
 
 from envs.battle.batch import Control
 from envs.battle.replay import read_replay
+from envs.scenarios import load_scenario, scenario_names
 from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig
 from perceiver_policy.pretrained import load_policy, read_metadata, save_policy
 from training.cli import COMMANDS, main
+from training.commands.scenarios import map_rows
 from training.rl.job import StoppedBy, TrainResult
 from training.rl.run_folder import Progress
 
@@ -27,6 +29,9 @@ def run_folder(tmp_path: Path) -> Path:
         UnitSetPolicy(UnitSetPolicyConfig()), tmp_path / "run" / "policy", metadata={"scenario": "3m"}
     )
     return tmp_path / "run"
+
+
+BEACON = ("evaluate", "--agent", "scripted:collect", "--scenario", "move_to_beacon")
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -108,7 +113,15 @@ def test_evaluate_plays_policies_against_each_other(
         (["evaluate", "--agent", "scripted:kite", "--json", "no/such/folder/x.json"], "does not exist"),
         (["evaluate", "--agent", "no/such/policy"], "no directory of a policy"),
         (["scenarios", "--check", "no/such.yaml"], "no such file"),
+        (["scenarios", "corridr"], "nearest: corridor"),
+        (["scenarios", "3m", "--check", "x.yaml"], "not both"),
+        ([*BEACON, "--opponent", "scripted:kite"], "no units on side 1"),
+        (["watch", "--opponent", "scripted:kite", "--scenario", "move_to_beacon"], "no units on side 1"),
+        ([*BEACON, "--opponent", "attack-move", "kite"], "no units on side 1"),
+        (["evaluate", "--agent", "scripted:kite", "--scenario", "3m@smack"], "unknown preset 'smack'"),
         (["watch", "no/such/replay.jsonl"], "No such file"),
+        (["watch", "--film", "battle.avi"], ".gif, .mp4"),
+        (["watch", "--film", "elsewhere/battle.gif"], "give a name"),
         (["export", "no/such/run", "--out", "x"], "no folder of a run"),
         (["benchmark", "engin"], "engine"),
     ],
@@ -130,6 +143,10 @@ def test_bad_input(arguments: list[str], expected: str, capsys: pytest.CaptureFi
         (["--model-overrides", "encoder.num_latents=["], "'[' is no YAML value"),
         (["--model-overrides", "encoder={}=1"], "is no YAML value"),
         (["--model-overrides", "critic=[1]"], "critic"),
+        (["--rewards", "wins=1"], "did you mean win?"),
+        (["--rewards", "win=much"], "'win=much' must be win=NUMBER"),
+        (["--scenario", "move_to_beacon", "--target-win-rate", "0.9"], "move_to_beacon is a mission"),
+        (["--scenario", "move_to_beacon", "--opponent", "scripted:kite"], "no units on side 1"),
     ],
 )
 def test_bad_training(
@@ -247,6 +264,56 @@ step_limit: 50
     assert "4 zergling" in capsys.readouterr().out
     assert "bad.yaml:3" in refusal(capsys, "scenarios", "--check", str(bad))
     assert main(["evaluate", "--agent", "scripted:kite", "--scenario", str(good), "--games", "2"]) == 0
+
+
+def test_every_scenario_is_listed_with_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scenarios"]) == 0
+    printed = capsys.readouterr().out
+    words = printed.split()
+    assert all(name in words for name in scenario_names())
+    assert printed.index("Mini-games") < printed.index("move_to_beacon") < printed.index("Large battles")
+    assert "nobody" in words  # the second team of missions without enemies
+    assert "mineral_shard" in printed
+
+
+def test_a_scenarios_map_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scenarios", "bane_vs_bane@smac"]) == 0
+    printed = capsys.readouterr().out
+    assert "bane_vs_bane@smac" in printed
+    rows = [line for line in printed.splitlines() if line and set(line) <= set("#.ABab*")]
+    # Playable are x and y from 5 to 27: (16, 21) is column 11 of the row 16 above the bottom.
+    assert len(rows) == 22
+    assert rows[0] == "####..............####"
+    assert rows[21 - 16][11] == "B"
+    assert rows[21 - 6][11] == "A"
+    assert "A at 16, 11: 20 zergling" in printed
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_every_scenario_has_a_map(name: str) -> None:
+    scenario = load_scenario(name)
+    rows = map_rows(scenario)
+    assert len({len(row) for row in rows}) == 1
+    assert len(rows[0]) <= 100
+    drawn = "".join(rows)
+    assert ("A" in drawn, "B" in drawn) == (name != "find_and_defeat_zerglings", scenario.teams[1].size > 0)
+
+
+def test_evaluate_scores_missions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "result.json"
+    play = ["--agent", "scripted:search", "--scenario", "find_and_defeat_zerglings", "--opponent", "mixed"]
+    assert main(["evaluate", *play, "--games", "3", "--json", str(file)]) == 0
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert content["score_low"] <= content["score_mean"] <= content["score_high"]
+    assert "won %" not in capsys.readouterr().out
+
+
+def test_watch_shows_a_mission_under_a_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    play = ["--agent", "scripted:collect", "--scenario", "collect_mineral_shards@smac"]
+    assert main(["watch", *play, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "collect_mineral_shards@smac, scripted:collect against" in printed
+    assert "after 240 steps" in printed
 
 
 def test_watch_plays_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,8 @@ from envs.battle.tactics import HELD_OUT
 from envs.unit_set import Verb
 from envs.units import unit_table_hash
 from training import evaluate as evaluation
-from training.evaluate import evaluate, paired_p_value, wilson
+from training.evaluate import Measure, evaluate, mean_interval, paired_p_value, wilson
+from training.results import result_table
 
 KEYS = {"win_rate", "wilson_low", "wilson_high", "wins", "draws", "timeouts", "losses", "games"}
 
@@ -142,6 +143,50 @@ def test_the_paired_test_goes_by_seeds() -> None:
     assert paired_p_value(first, second) == pytest.approx(2 * 0.5**4)
     assert paired_p_value(won(".....", "WWWWW"), won("WWWWW", ".....")) == 1.0
     assert paired_p_value(won("W....", "W...."), won(".....", "....W")) == 1.0
+
+
+def test_mean_interval() -> None:
+    """Of 1, 2, 3, 4 and 5: s = √2.5, and Student's t at 4 degrees of freedom is 2.7764."""
+    half = 2.7764451051977987 * math.sqrt(2.5) / math.sqrt(5)
+    assert mean_interval(np.arange(1.0, 6.0)) == pytest.approx((3 - half, 3 + half))
+    assert mean_interval(np.array([2.0, 2.0])) == (2.0, 2.0)
+    assert mean_interval(np.array([2.0])) == (-math.inf, math.inf)
+
+
+def test_missions_are_scored() -> None:
+    """A script that collects, beside one that stands: what it scores is what the engine counted."""
+    result = evaluate(ScriptedAgent("collect"), None, "collect_mineral_shards", games=6)
+    batch = BattleBatch("collect_mineral_shards", 6, auto_reset="off")
+    batch.reset(result.battle_seeds)
+    agent = ScriptedAgent("collect")
+    while not batch.step(agent.act(batch.observations[0])).done.all():
+        pass
+    assert result.scores is not None
+    np.testing.assert_array_equal(result.scores, batch.state.battles["score"])
+    np.testing.assert_array_equal(result.scores, result.returns)
+    assert (result.measure, result.opponent, result.timeouts) == (Measure.SCORE, "nobody", 6)
+    assert result.mean == result.scores.mean() > 100
+    assert result.interval == mean_interval(result.scores)
+    content = result.to_dict()
+    assert not {"win_rate", "wins", "sides", "tactics"} & content.keys()
+    assert (content["score_mean"], content["losses"], content["games"]) == (result.mean, 0, 6)
+    assert (content["score_least"], content["score_most"]) == (result.scores.min(), result.scores.max())
+    standing = evaluate(ScriptedAgent("hold"), None, "collect_mineral_shards", games=6)
+    assert paired_p_value(result, standing) == pytest.approx(2 * 0.5**6)
+    one = evaluate(ScriptedAgent("hold"), None, "collect_mineral_shards", games=1).to_dict()
+    assert json.loads(json.dumps(one, allow_nan=False))["score_low"] is None
+
+
+def test_a_missions_table_shows_scores() -> None:
+    result = evaluate(ScriptedAgent("hold"), None, "find_and_defeat_zerglings@smac", games=2)
+    assert result.scenario == "find_and_defeat_zerglings@smac"
+    columns = [column.header for column in result_table("", {"hold": result}).columns]
+    assert columns == ["agent", "score", "95 % interval", "least", "most", "to the end", "cut short", "steps"]
+
+
+def test_an_agent_without_units_is_refused() -> None:
+    with pytest.raises(ValueError, match="'move_to_beacon' has no units on side 1"):
+        evaluate(ScriptedAgent("hold"), ScriptedAgent("hold"), "move_to_beacon", games=1)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A finished run's report holds together; benchmark rows have the keys that readers expect."""
+"""A finished run's report holds together."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from agents import ScriptedAgent
-from envs.battle.batch import BattleBatch, Control
-from envs.unit_set import validate_orders
+from envs.battle.batch import Control
 from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig
 from perceiver_policy.pretrained import save_policy
 from training import report
-from training.benchmark.engine import draw_orders
-from training.benchmark.rows import rates, row
 from training.evaluate import evaluate
 from training.report import Report, finish_run
 from training.results import result_table
-
-ROW_KEYS = {"name", "unit", "ours", "rival", "rival_name", "ratio", "spread", "command"}
 
 
 def test_finish_run(
@@ -60,7 +54,7 @@ def test_finish_run(
 def test_a_policy_is_judged_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under its control, from its sides, unless the call says otherwise."""
     monkeypatch.setattr(report, "ELSEWHERE", ("3m", "8m", "5m_vs_6m"))
-    monkeypatch.setattr(report, "SCRIPTS", ("hold",))
+    monkeypatch.setattr(report, "baselines", lambda scenario: ("hold",))
     torch.manual_seed(0)
     metadata = {"scenario": "3m", "control": "unit", "swap_sides": False}
     save_policy(UnitSetPolicy(UnitSetPolicyConfig()), tmp_path / "policy", metadata=metadata)
@@ -80,6 +74,30 @@ def test_a_policy_is_judged_as_it_was_trained(tmp_path: Path, monkeypatch: pytes
     assert asked.elsewhere["5m_vs_6m"].side.max() == 0
 
 
+def test_a_missions_report_is_of_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "ELSEWHERE", ("3m",))
+    monkeypatch.setattr(report, "baselines", lambda scenario: ("hold", "collect"))
+    torch.manual_seed(0)
+    save_policy(UnitSetPolicy(UnitSetPolicyConfig()), tmp_path / "policy")
+    console = Console(width=120, record=True, file=io.StringIO())
+    finished = finish_run(tmp_path, scenario="move_to_beacon@smac", games=4, console=console)
+    content = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert finished.best_script == "collect"
+    assert content["scenario"] == "move_to_beacon@smac"
+    assert content["opponent"] == "nobody"
+    assert "win_rate" not in content
+    collect = content["scripts"]["collect"]
+    assert collect["score_low"] < collect["score_mean"] < collect["score_high"]
+    assert collect["score_mean"] > 10
+    assert collect["timeouts"] == 4
+    assert collect["paired_p_value"] == pytest.approx(2 * 0.5**4)
+    assert content["scripts"]["hold"]["score_mean"] == 0
+    assert content["other_scenarios"]["3m"].keys() >= {"win_rate", "wins"}
+    printed = console.export_text()
+    assert "nobody" in printed
+    assert "The policy's interval does not lie above that of the best script, collect." in printed
+
+
 def test_names_and_titles_are_printed_as_they_are() -> None:
     result = evaluate(ScriptedAgent("hold"), None, "3m", games=2)
     console = Console(width=120, record=True, file=io.StringIO())
@@ -87,25 +105,3 @@ def test_names_and_titles_are_printed_as_they_are() -> None:
     printed = console.export_text()
     assert "runs/[v2]/policy" in printed
     assert "on [bold]maps/[v1].yaml" in printed
-
-
-def test_rows() -> None:
-    measured = rates(lambda: 10, seconds=0.001, repeats=3)
-    assert len(measured) == 3
-    content = row("a/b", "things/s", [1.0, 2.0, 4.0], "perceiver-policy benchmark engine").to_dict()
-    assert content.keys() == ROW_KEYS
-    assert (content["ours"], content["spread"], content["rival"]) == (2.0, 1.5, None)
-
-
-def test_the_engines_benchmark_gives_legal_orders_of_all_kinds() -> None:
-    batch = BattleBatch("3s_vs_5z", 64)
-    observation = batch.observations[0]
-    orders = np.zeros((64, 3, 2), np.int64)
-    random = np.array([1], np.uint64)
-    given = []
-    for _ in range(30):
-        draw_orders(observation["verb_mask"], observation["target_mask"], random, orders)
-        validate_orders(orders, observation)
-        given.append(orders[..., 0].copy())
-        batch.step(orders)
-    assert len(np.unique(given)) == 13  # all but ABILITY, which no unit here has

@@ -18,10 +18,12 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import training.rl
+from envs.battle.rules import RewardWeights
 from envs.scenarios import ScenarioError
 from perceiver_policy import UnitSetPolicy
 from perceiver_policy.config import ConfigError
 from perceiver_policy.pretrained import load_policy, read_metadata
+from training.evaluate import Measure
 from training.rl.config import TrainConfig, build_ppo_config
 from training.rl.interrupt import StopOnSignal
 from training.rl.job import StoppedBy, _Job, greedy_evaluation, restore, train
@@ -119,6 +121,42 @@ def test_the_model_takes_overrides():
         TrainConfig(model_overrides=("encoder",)).load_model()
     with pytest.raises(ValueError, match=r"encoder.num_latents=\[.*no YAML value"):
         TrainConfig(model_overrides=("encoder.num_latents=[",)).load_model()
+
+
+def test_rewards_are_the_scenarios_own_with_changes():
+    assert TrainConfig().load_rewards() == RewardWeights()
+    assert TrainConfig(rewards=("win=2", "loss=0.5")).load_rewards() == RewardWeights(win=2.0, loss=0.5)
+    mission = TrainConfig(scenario="move_to_beacon").load_rewards()
+    assert mission == RewardWeights(damage=0, damage_taken=0, win=0, loss=0, score=1)
+    smac = TrainConfig(scenario="3m@smac").load_rewards()
+    # 3 marines: 135 health, 10 a kill, 200 for the win; all of it together is 20.
+    assert (smac.damage, smac.kill, smac.win) == pytest.approx(
+        (135 * 20 / 365, 30 * 20 / 365, 200 * 20 / 365)
+    )
+    setup = BattleSetup(**build_ppo_config(TrainConfig(scenario="3m@smac")).env_config)
+    assert setup.seats(2, (0,))[0].battles.rewards == smac
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": ("wins=1",)}, r"'wins=1' names no weight; did you mean win\?"),
+        ({"rewards": ("win",)}, "'win' must be win=NUMBER"),
+        ({"rewards": ("win=inf",)}, "'win=inf' must be win=NUMBER"),
+        ({"rewards": ("win=1", "win=2")}, "win is given twice"),
+        ({"rewards": ("score=1",)}, "score is paid in missions only, and '3m' is none"),
+        ({"scenario": "move_to_beacon", "rewards": ("score=0",)}, "every weight is 0"),
+        (
+            {"scenario": "move_to_beacon", "target_win_rate": 0.9},
+            "target_win_rate is 0.9, but move_to_beacon",
+        ),
+        ({"scenario": "move_to_beacon", "opponent": "scripted:kite"}, "has no units on side 1"),
+        ({"scenario": "3m@smack"}, "unknown preset 'smack'; known: native, smac"),
+    ],
+)
+def test_rewards_and_missions_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_ppo_config(TrainConfig(model_overrides=TINY_MODEL, **changes))
 
 
 def test_rllibs_config_counts_rows_per_observer():
@@ -329,13 +367,13 @@ def test_only_a_better_policy_is_exported(tmp_path):
         "swap_sides": None,
         "env_steps": 64,
     }
-    assert result.progress.best_wilson_low == 0.9
+    assert result.progress.best_low == 0.9
 
 
 def test_an_evaluation_without_a_win_counts_as_one(tmp_path):
     job = make_job(tmp_path, wins=(0,), max_env_steps=96)
     result = job.run(GOING_ON)
-    assert result.progress.best_wilson_low == 0
+    assert result.progress.best_low == 0
     assert read_metadata(result.policy)["env_steps"] == 64
 
 
@@ -362,7 +400,7 @@ def test_a_checkpoint_holds_an_export(tmp_path):
 def verdict(wins: int) -> SimpleNamespace:
     """Of 100 battles, with an interval of no width."""
     rate = wins / 100
-    return SimpleNamespace(games=100, wins=wins, win_rate=rate, wilson_low=rate, wilson_high=rate)
+    return SimpleNamespace(measure=Measure.WIN_RATE, games=100, wins=wins, mean=rate, interval=(rate, rate))
 
 
 def test_every_evaluation_plays_other_battles():
@@ -462,6 +500,22 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path):
 
 
 @pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(("scenario", "control"), [("collect_mineral_shards@smac", "unit")])
+def test_a_mission_is_trained_by_its_score(tmp_path, scenario, control):
+    """The whole job: sampled returns are scores, the best policy is the one that scores most."""
+    said = io.StringIO()
+    config = tiny(tmp_path / scenario, scenario=scenario, control=control, evaluation_games=2)
+    result = train(dataclasses.replace(config, num_battles=4), console=Console(file=said, width=120))
+    assert result.evaluation.measure is Measure.SCORE
+    assert result.progress.best_low is not None
+    assert "score " in said.getvalue()
+    assert "won" not in said.getvalue()
+    events = EventAccumulator(str(tmp_path / scenario / "tensorboard")).Reload()
+    assert "evaluation/score" in events.Tags()["scalars"]
+    assert "evaluation/win_rate" not in events.Tags()["scalars"]
+    assert read_metadata(result.policy)["scenario"] == scenario
+
+
 def test_a_target_must_be_met_twice(tmp_path):
     verdicts = iter([verdict(99), verdict(50), verdict(99), verdict(99)])
     config = tiny(tmp_path / "run", evaluation_interval=1, max_env_steps=None, target_win_rate=0.9)

@@ -1,4 +1,4 @@
-"""How fast the battle engine is: one process, one core.
+"""How fast the battle engine is, beside SMAX where that is installed; how its cost grows; how soon it starts.
 
 An environment step runs 8 game loops of one battle with its enemy, scores it, starts it afresh if it is over
 and fills the observations and masks. Orders are uniformly random legal ones; drawing them counts, too.
@@ -10,19 +10,20 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 
-import numba
-import numpy as np
-from numpy.typing import NDArray
-
-from envs.battle.batch import BattleBatch
-from envs.unit_set import FIRST_TARGET_VERB
-from training.benchmark.rows import Row, rates, row
+from training.benchmark import growth, smax
+from training.benchmark.contest import Contestant, ContestError, take_turns
+from training.benchmark.rows import REPEATS, Row, row, row_against
 
 SCENARIOS = ("3m", "8m", "2s3z", "27m_vs_30m")
-BATCH_SIZES = (32, 128, 512)
-_STEPS = 16
+SIZES = (32, 128, 512)
+"""Battles for each core that ours is tried with."""
+RIVAL_SIZES = (4, 8, 16, 32, 128, 512)
+"""XLA's code is often at its fastest for small batches, which stay in a core's cache."""
+_UNIT = "env steps/s"
 _FIRST_CALL = """
 import time
 began = time.perf_counter()
@@ -33,84 +34,74 @@ print(time.perf_counter() - began)
 """
 
 
-def measure(command: str) -> list[Row]:
-    """Environment steps a second by scenario, with the best batch size, and how long the first step takes."""
-    return [*(_steps_per_second(scenario, command) for scenario in SCENARIOS), *_first_call(command)]
+def measure(command: str) -> Iterator[Row]:
+    """Environment steps a second on one core and on all, growth with the units, seconds to the first step.
+
+    With the rival installed this takes about a quarter of an hour on two cores, most of it to compile the
+    rival.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    for used in (cores[:1], cores) if len(cores) > 1 else (cores,):
+        yield from speeds(command, used)
+    yield from growth.measure(command)
+    yield from _first_call(command)
 
 
-def _steps_per_second(scenario: str, command: str) -> Row:
-    measured = {size: rates(_stepping(scenario, size), seconds=0.3) for size in BATCH_SIZES}
-    best = max(measured, key=lambda size: float(np.median(measured[size])))
-    return row(f"engine/{scenario}/batch_{best}", "env steps/s", measured[best], command)
-
-
-def _stepping(scenario: str, num_battles: int) -> Callable[[], int]:
-    batch = BattleBatch(scenario, num_battles)
-    observation = batch.observations[0]
-    assert observation is not None
-    orders = np.zeros((num_battles, batch.team_sizes[0], 2), np.int64)
-    random = np.array([1], np.uint64)
-
-    def work() -> int:
-        for _ in range(_STEPS):
-            draw_orders(observation["verb_mask"], observation["target_mask"], random, orders)
-            batch.step(orders)
-        return _STEPS * num_battles
-
-    return work
-
-
-@numba.njit(cache=True)
-def draw_orders(
-    verb_mask: NDArray[np.bool_],
-    target_mask: NDArray[np.bool_],
-    random: NDArray[np.uint64],
-    orders: NDArray[np.int64],
-) -> None:
-    """Fill ``orders`` (B, A, 2) with random legal ones, cheaply, so that the engine is what is measured.
+def speeds(
+    command: str,
+    cores: Sequence[int],
+    *,
+    scenarios: Sequence[str] = SCENARIOS,
+    sizes: Sequence[int] = SIZES,
+    rival_sizes: Sequence[int] = RIVAL_SIZES,
+    seconds: float = 1.0,
+    repeats: int = REPEATS,
+) -> Iterator[Row]:
+    """Environment steps a second by scenario: each side with its best batch, in turn, on the same cores.
 
     Args:
-        verb_mask: (B, A, V).
-        target_mask: (B, A, V_t, U).
-        random: (1,) state of the generator, not 0; advanced in place.
-        orders: output.
+        command: what to run to get the rows again.
+        cores: what both sides may run on.
+        scenarios: what to play.
+        sizes: battles for each core to try ours with.
+        rival_sizes: and the rival.
+        seconds: least duration of a repeat; sizes are tried for a third of it.
+        repeats: how often each side has its turn.
     """
-    for b in range(orders.shape[0]):
-        for a in range(orders.shape[1]):
-            verb = _draw(verb_mask[b, a], random)
-            target = 0
-            if verb >= FIRST_TARGET_VERB:
-                target = _draw(target_mask[b, a, verb - FIRST_TARGET_VERB], random)
-            orders[b, a, 0] = verb
-            orders[b, a, 1] = target
+    for scenario in scenarios:
+        with ExitStack() as processes:
+            ours = processes.enter_context(Contestant("training.benchmark.stepping", cores))
+            setting = ours.best(scenario, sizes, seconds / 3)
+            name = f"engine/{scenario}/{_cores(len(cores))}/batch_{setting.batch(len(cores))}"
+            reason = smax.absence()
+            if reason is None:
+                rival = processes.enter_context(Contestant("training.benchmark.smax", cores))
+                try:
+                    best = rival.best(scenario, rival_sizes, seconds / 3)
+                    theirs, measured = take_turns(
+                        [(rival, best), (ours, setting)], seconds=seconds, repeats=repeats
+                    )
+                except ContestError as error:
+                    if error.contestant is ours:
+                        raise
+                    reason = str(error)
+                else:
+                    rival_name = f"{smax.version()}, batch {best.batch(len(cores))}"
+                    yield row_against(name, _UNIT, measured, command, rival_name, theirs)
+                    continue
+            (measured,) = take_turns([(ours, setting)], seconds=seconds, repeats=repeats)
+            yield replace(row(name, _UNIT, measured, command), rival_name=f"SMAX, not measured: {reason}")
 
 
-@numba.njit(cache=True)
-def _draw(allowed: NDArray[np.bool_], random: NDArray[np.uint64]) -> int:
-    """An index at which ``allowed`` is True, each equally likely: of k seen so far, the k-th replaces the
-    one chosen with probability 1/k. The generator is xorshift64 (Marsaglia 2003)."""
-    chosen, seen = 0, 0
-    state = random[0]
-    for i in range(allowed.shape[0]):
-        if allowed[i]:
-            seen += 1
-            state ^= state << np.uint64(13)
-            state ^= state >> np.uint64(7)
-            state ^= state << np.uint64(17)
-            if (state >> np.uint64(33)) % np.uint64(seen) == 0:
-                chosen = i
-    random[0] = state
-    return chosen
+def _cores(number: int) -> str:
+    return "1_core" if number == 1 else f"{number}_cores"
 
 
-def _first_call(command: str) -> list[Row]:
+def _first_call(command: str) -> Iterator[Row]:
     """Seconds from importing the engine to the end of its first step: with nothing compiled, and cached."""
     with tempfile.TemporaryDirectory() as cache:
-        seconds = [_first_step(cache) for _ in range(2)]
-    return [
-        Row("engine/first step, nothing compiled", "s", seconds[0], 0.0, command),
-        Row("engine/first step, cached", "s", seconds[1], 0.0, command),
-    ]
+        for state in ("nothing compiled", "cached"):
+            yield row(f"engine/first step, {state}", "s", [_first_step(cache)], command)
 
 
 def _first_step(cache: str) -> float:

@@ -19,10 +19,12 @@ class Row:
     unit: str
     ours: float
     spread: float
-    """Largest minus smallest of the repeats, over their median."""
+    """Largest minus smallest of the repeats, over their median; where there is a rival, the larger of the two
+    sides', so that it says how far the ratio can be trusted."""
     command: str
     rival: float | None = None
     rival_name: str | None = None
+    """The rival, its version and its best setting; where it could not be measured, why."""
     ratio: float | None = None
     """How many times better ours is; above 1 is better."""
 
@@ -51,5 +53,17 @@ def rates(work: Callable[[], int], *, seconds: float = 0.5, repeats: int = REPEA
 
 def row(name: str, unit: str, repeats: Sequence[float], command: str) -> Row:
     """The median of the repeats, with their spread."""
-    middle = median(repeats)
-    return Row(name, unit, middle, (max(repeats) - min(repeats)) / middle, command)
+    return Row(name, unit, median(repeats), _spread(repeats), command)
+
+
+def row_against(
+    name: str, unit: str, repeats: Sequence[float], command: str, rival_name: str, rival: Sequence[float]
+) -> Row:
+    """The medians of both sides' repeats, of which more is better, and their ratio."""
+    ours, theirs = median(repeats), median(rival)
+    spread = max(_spread(repeats), _spread(rival))
+    return Row(name, unit, ours, spread, command, theirs, rival_name, ours / theirs)
+
+
+def _spread(repeats: Sequence[float]) -> float:
+    return (max(repeats) - min(repeats)) / median(repeats)

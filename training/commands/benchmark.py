@@ -19,10 +19,15 @@ from envs.battle.whole_file import write_whole
 from training.benchmark.rows import Row
 from training.commands.door import door, require_writable
 
+BUSY = 0.5
+"""Load average of the last minute, for each core, above which the numbers are not to be relied on."""
+
 
 @dataclass(frozen=True)
 class Args:
-    """Measure the engine, the network (core) or sampling and training (rollout) on this machine."""
+    """Measure the engine, the network (core) or sampling and training (rollout) on this machine.
+
+    The engine is measured beside SMAX if the extra `bench` is installed; that takes a quarter of an hour."""
 
     subject: tyro.conf.Positional[Literal["engine", "core", "rollout"]]
     """What to measure."""
@@ -35,29 +40,43 @@ def run(args: Args) -> int:
     with door():
         require_writable(args.json)
     command = f"perceiver-policy benchmark {args.subject}"
-    rows: list[Row] = importlib.import_module(f"training.benchmark.{args.subject}").measure(command)
+    rows: list[Row] = []
+    log = Console(stderr=True)
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > BUSY * cores:
+        busy = f"the machine is busy (load {load:.1f} on {cores} cores); measure when it is idle"
+        log.print(f"note: {busy}", highlight=False, markup=False, soft_wrap=True)
+    for row in importlib.import_module(f"training.benchmark.{args.subject}").measure(command):
+        rows.append(row)
+        log.print(_line(row), highlight=False, markup=False, soft_wrap=True, style="dim")
     console = Console()
     console.print(_table(rows))
-    console.print(
-        f"{command}   on {os.cpu_count()} cores, {platform.machine()}", highlight=False, markup=False
-    )
+    for absent in dict.fromkeys(row.rival_name for row in rows if row.rival is None and row.rival_name):
+        console.print(absent, highlight=False, markup=False)
+    console.print(f"{command}   on {cores} cores, {platform.machine()}", highlight=False, markup=False)
     if args.json is not None:
         write_whole(args.json, (json.dumps([row.to_dict() for row in rows], indent=2) + "\n").encode())
     return 0
 
 
+def _line(row: Row) -> str:
+    """What is said as soon as a row is there; measuring all of them takes minutes."""
+    rival = "" if row.rival is None else f"; {row.rival_name}: {_number(row.rival)}"
+    return f"{row.name}: {_number(row.ours)} {row.unit}{rival}"
+
+
 def _table(rows: list[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     compares = any(row.rival is not None for row in rows)
-    table.add_column("name", no_wrap=True)
+    table.add_column("name", overflow="fold")
     for column in ("ours", "spread", *(("rival", "ratio") if compares else ())):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     for row in rows:
         cells = [row.name, _number(row.ours), f"{row.spread:.0%}"]
         if compares:
-            rival = "" if row.rival is None else f"{_number(row.rival)} ({row.rival_name})"
-            cells += [rival, "" if row.ratio is None else f"{row.ratio:.2f}"]
+            cells += ["" if row.rival is None else _number(row.rival)]
+            cells += ["" if row.ratio is None else f"{row.ratio:.2f}"]
         table.add_row(*cells, row.unit)
     return table
 

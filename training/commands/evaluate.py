@@ -12,20 +12,22 @@ import tyro
 from rich.console import Console
 
 from agents import load_agent, load_opponent
+from envs.battle.batch import require_units
 from envs.battle.tactics import DEFAULT, POOLS, Tactic
 from envs.battle.whole_file import write_whole
 from envs.scenarios import load_scenario
 from training.commands.door import door, require_writable
-from training.evaluate import EvaluationResult, evaluate
+from training.evaluate import EvaluationResult, Measure, evaluate
 from training.results import result_table
 from training.trained_as import trained_as
 
 
 @dataclass(frozen=True)
 class Args:
-    """Play battles and report the win rate with its Wilson 95 % interval.
+    """Play battles and report the win rate with its Wilson 95 % interval, or a mission's mean score.
 
-    Timeouts and draws are no wins. On symmetric scenarios every seed is played from both sides.
+    Timeouts and draws are no wins; of missions a timeout is the regular end. On symmetric scenarios every
+    seed is played from both sides.
     """
 
     agent: str
@@ -71,6 +73,8 @@ def run(args: Args) -> int:
         names = {opponent if isinstance(opponent, str) else opponent.name for opponent in opponents}
         if len(names) < max(len(opponents), 1):
             raise ValueError(f"--opponent is {' '.join(args.opponent)!r}; give one or more, each once")
+        if len(names) > 1 or not all(isinstance(opponent, str) for opponent in opponents):
+            require_units(scenario, 1)
         for name in ("games", "threads"):
             if getattr(args, name) < 1:
                 raise ValueError(f"--{name} is {getattr(args, name)}; it must be at least 1")
@@ -108,7 +112,7 @@ def _show(results: list[EvaluationResult]) -> None:
         rows = {f"against {result.opponent}": result for result in results}
         console.print(result_table(f"{title}each: {first.agent}", rows))
     for result in results:
-        if result.opponent in POOLS:
+        if result.opponent in POOLS and result.measure is Measure.WIN_RATE:
             wins = [(tactic.label, *result.against(tactic)) for tactic in Tactic]
             rates = ", ".join(f"{name} {100 * won / games:.1f}" for name, won, games in wins if games)
             console.print(f"{result.opponent}, won % by tactic: {rates}", highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""``perceiver-policy watch``: a battle as a web page and a GIF."""
+"""``perceiver-policy watch``: a battle as a web page and a film."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from agents import load_opponent
-from envs.battle.batch import Control
+from envs.battle.batch import Control, require_units
+from envs.battle.export import require_film
 from envs.battle.replay import read_replay, record_battle
 from envs.battle.tactics import DEFAULT
 from envs.scenarios import load_scenario
@@ -21,7 +23,7 @@ from training.trained_as import trained_as
 
 @dataclass(frozen=True)
 class Args:
-    """Play a battle, or take a recorded one, and write replay.jsonl, battle.html and battle.gif.
+    """Play a battle, or take a recorded one, and write replay.jsonl, battle.html and battle.gif or an MP4.
 
     The web page plays anywhere and loads nothing; the replay is simulated again exactly.
     """
@@ -41,11 +43,18 @@ class Args:
     """The battle's seed."""
     out: Path = Path("battle")
     """The folder to write to; made if need be."""
+    film: str = "battle.gif"
+    """The name of the film in that folder; one that ends in .mp4 needs the extra ``video``."""
+    sight: Literal["all", "first", "second"] = "all"
+    """Whose sight the film shows: what that side does not see lies in fog."""
 
 
 def run(args: Args) -> int:
     """Play or replay, and write the files."""
     with door():
+        require_film(args.film)
+        if Path(args.film).name != args.film:
+            raise ValueError(f"--film is {args.film}; give a name, the folder is --out's")
         if args.replay is not None:
             recorded = read_replay(args.replay)
             recorded.play()
@@ -54,6 +63,9 @@ def run(args: Args) -> int:
             first, second = load_opponent(args.agent), load_opponent(args.opponent)
             if not 0 <= args.seed < 2**64:
                 raise ValueError(f"--seed is {args.seed}; it must be from 0 to 2**64 - 1")
+            for side, player in enumerate((first, second)):
+                if not isinstance(player, str):
+                    require_units(scenario, side)
             control = trained_as(args.agent).control
             _note_control(args.opponent, control)
         args.out.mkdir(parents=True, exist_ok=True)
@@ -63,8 +75,8 @@ def run(args: Args) -> int:
         record_battle(path, scenario, (first, second), seed=args.seed, control=control)
     elif args.replay.resolve() != path.resolve():
         shutil.copyfile(args.replay, path)
-    shown = show_replay(path)
-    print(f"{shown.title}: {shown.ending}\n{shown.page}\n{shown.gif}\n{path}")
+    shown = show_replay(path, args.film, {"all": None, "first": 0, "second": 1}[args.sight])
+    print(f"{shown.title}: {shown.ending}\n{shown.page}\n{shown.film}\n{path}")
     return 0
 
 

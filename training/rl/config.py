@@ -6,6 +6,8 @@ The defaults are a recipe for two CPU cores: many battles, short rollouts, small
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -17,7 +19,10 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from agents.roster import load_opponent
+from envs.battle.batch import require_units
+from envs.battle.rules import RewardWeights, default_rewards
 from envs.battle.tactics import DEFAULT
+from envs.scenarios import load_scenario
 from perceiver_policy import config as policy_configs
 from perceiver_policy.config import Critic, UnitSetPolicyConfig
 from perceiver_policy.rl_module import PerceiverRLModule
@@ -41,6 +46,9 @@ class TrainConfig:
     """One observer with the team's sight commands all units, or each unit sees and acts for itself."""
     swap_sides: bool | None = None
     """Play half of the battles from the second side. Default: where the scenario is symmetric."""
+    rewards: tuple[str, ...] = ()
+    """Changes to the scenario's own rewards (a mission's score, SMAC's under its preset), such as win=2
+    kill=0.5; of damage, damage_taken, win, loss, kill and score."""
     seed: int = 0
     """Of battles, weights and sampling."""
     run_dir: Path = Path("runs/train")
@@ -150,6 +158,38 @@ class TrainConfig:
             model = policy_configs.load_named(self.model)
         return UnitSetPolicyConfig.from_dict(_override(model.to_dict(), self.model_overrides))
 
+    def load_rewards(self) -> RewardWeights:
+        """The scenario's own reward with its changes.
+
+        Raises:
+            ScenarioError: unknown or wrong scenario.
+            ValueError: a change is no KEY=NUMBER, names no weight, or leaves nothing to learn from.
+        """
+        scenario = load_scenario(self.scenario)
+        own = default_rewards(scenario)
+        names = [f.name for f in dataclasses.fields(RewardWeights)]
+        given: dict[str, float] = {}
+        for change in self.rewards:
+            name, _, value = change.partition("=")
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+                raise ValueError(f"rewards: {change!r} names no weight; {hint}")
+            if name in given:
+                raise ValueError(f"rewards: {name} is given twice")
+            try:
+                given[name] = float(value)
+            except ValueError:
+                given[name] = math.nan
+            if not math.isfinite(given[name]):
+                raise ValueError(f"rewards: {change!r} must be {name}=NUMBER, such as {name}=0.5")
+        if given.get("score") and scenario.mission is None:
+            raise ValueError(f"rewards: score is paid in missions only, and {scenario.name!r} is none")
+        changed = dataclasses.replace(own, **given)
+        if not any(dataclasses.astuple(changed)):
+            raise ValueError("rewards: every weight is 0, which leaves nothing to learn from")
+        return changed
+
     def to_yaml(self) -> str:
         """All settings, for :meth:`load` to read."""
         plain = dict(vars(self)) | {"run_dir": str(self.run_dir)}
@@ -216,9 +256,15 @@ def build_ppo_config(config: TrainConfig, *, opponent: Opponent | None = None) -
     Raises:
         ScenarioError: unknown or wrong scenario.
         ConfigError: unknown or wrong model.
-        ValueError: unknown opponent, or sides that cannot be swapped.
+        ValueError: unknown opponent, one without units, sides that cannot be swapped, wrong rewards, or a
+            target win rate for a mission.
     """
     model = config.load_model()
+    if config.target_win_rate is not None and load_scenario(config.scenario).mission is not None:
+        raise ValueError(
+            f"target_win_rate is {config.target_win_rate}, but {config.scenario} is a mission: it has a "
+            "score and no winner; leave it out"
+        )
     setup = BattleSetup(
         scenario=config.scenario,
         control=config.control,
@@ -226,8 +272,11 @@ def build_ppo_config(config: TrainConfig, *, opponent: Opponent | None = None) -
         swap_sides=config.swap_sides,
         with_state=model.critic is Critic.STATE,
         num_threads=config.num_threads,
+        rewards=config.load_rewards(),
     )
-    setup.sides(), load_opponent(config.opponent)  # what is wrong is refused here, not first in a runner
+    setup.sides()  # what is wrong is refused here, not first in a runner
+    if not isinstance(load_opponent(config.opponent), str) or opponent is not None:
+        require_units(load_scenario(config.scenario), 1)
     observation_space, action_space = setup.spaces()
     spec = RLModuleSpec(
         module_class=PerceiverRLModule,

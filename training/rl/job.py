@@ -11,7 +11,7 @@ import contextlib
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -34,9 +34,11 @@ from ray.rllib.utils.metrics import (
 from rich.console import Console
 
 from agents.learned import LearnedAgent
+from envs.scenarios import load_scenario
 from perceiver_policy.policy import UnitSetPolicy
 from perceiver_policy.pretrained import save_policy
 from training.checkpoint_policy import POLICY
+from training.evaluate import Measure
 from training.evaluate import evaluate as play
 from training.rl.config import TrainConfig, build_ppo_config
 from training.rl.interrupt import StopOnSignal
@@ -100,6 +102,8 @@ def train(
     if not config.resume:
         folder.write_settings(config)
     torch.set_num_threads(config.torch_threads)
+    mission = load_scenario(config.scenario).mission is not None
+    measure = Measure.SCORE if mission else Measure.WIN_RATE
     evaluate = evaluate or greedy_evaluation(
         BattleSetup(**ppo.env_config), games=config.evaluation_games, seed=(config.seed, progress.env_steps)
     )
@@ -108,9 +112,9 @@ def train(
             restore(algorithm, checkpoint[0], env_steps=progress.env_steps)
         with (
             StopOnSignal(lambda: console.print("Finishing this iteration. Again to quit at once.")) as stop,
-            Monitor(folder.tensorboard, console, progress.env_steps) as monitor,
+            Monitor(folder.tensorboard, console, progress.env_steps, measure) as monitor,
         ):
-            result = _Job(config, folder, algorithm, evaluate, monitor, progress).run(stop)
+            result = _Job(config, folder, algorithm, evaluate, monitor, progress, measure).run(stop)
     if result.stopped_by is StoppedBy.SIGNAL:
         message = f"Saved. Go on with: {resume_command(config.run_dir)}"
         console.print(message, highlight=False, markup=False, soft_wrap=True)
@@ -169,7 +173,9 @@ class _Job:
         evaluate: Evaluate,
         monitor: Monitor,
         progress: Progress,
+        measure: Measure = Measure.WIN_RATE,
     ) -> None:
+        self.measure = measure
         self.config = config
         self.folder = folder
         self.algorithm = algorithm
@@ -192,7 +198,7 @@ class _Job:
                 stopped_by = StoppedBy.SIGNAL
             if stopped_by or time.monotonic() - self._saved >= self.config.checkpoint_interval_s:
                 self._save()
-        if self.progress.best_wilson_low is None:  # an export that is there is older than these weights
+        if self.progress.best_low is None:  # an export that is there is older than these weights
             self._export(self.folder.policy)
         return TrainResult(self.progress, self.verdict, stopped_by, self.folder.policy)
 
@@ -218,7 +224,7 @@ class _Job:
         report = IterationReport(
             env_steps=self.progress.env_steps,
             steps_per_second=new_steps / (time.monotonic() - began),
-            win_rate=sampled[NUM_WINS] / sampled[NUM_EPISODES] if sampled[NUM_EPISODES] else math.nan,
+            win_rate=self._win_rate(sampled),
             episode_return=sampled.get(EPISODE_RETURN_MEAN, math.nan),
             episode_length=sampled.get(EPISODE_LEN_MEAN, math.nan),
             entropy=float(learned[ENTROPY_KEY]),
@@ -230,6 +236,12 @@ class _Job:
         left = self._elapsed * (1 / fraction - 1) if fraction else None
         self.monitor.iteration(report, fraction=fraction, seconds_left=left)
 
+    def _win_rate(self, sampled: Mapping[str, float]) -> float:
+        """Of the battles that ended in an iteration; NaN if there were none, and of missions."""
+        if self.measure is Measure.SCORE or not sampled[NUM_EPISODES]:
+            return math.nan
+        return sampled[NUM_WINS] / sampled[NUM_EPISODES]
+
     def _evaluation_is_due(self) -> bool:
         interval = self.config.evaluation_interval
         return interval > 0 and self.progress.iteration % interval == 0
@@ -240,11 +252,11 @@ class _Job:
         for _ in range(2):
             self.verdict = self.evaluate(self._policy)
             self.monitor.evaluation(self.verdict, self.progress.env_steps)
-            best = self.progress.best_wilson_low
-            if best is None or self.verdict.wilson_low >= best:
+            best, low = self.progress.best_low, self.verdict.interval[0]
+            if best is None or low >= best:
                 self._export(self.folder.policy)
-                self.progress = replace(self.progress, best_wilson_low=self.verdict.wilson_low)
-            if target is None or self.verdict.wilson_low < target:
+                self.progress = replace(self.progress, best_low=low)
+            if target is None or low < target:
                 return False
         return True
 

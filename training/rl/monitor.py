@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from training.evaluate import Measure
+
 _LINE_INTERVAL_S = 10.0
 
 
@@ -33,6 +35,10 @@ class Verdict(Protocol):
     """What an evaluation says, as :class:`training.evaluate.EvaluationResult` does."""
 
     @property
+    def measure(self) -> Measure:
+        """What counts: wins, or a mission's score."""
+
+    @property
     def games(self) -> int:
         """Battles played."""
 
@@ -41,16 +47,12 @@ class Verdict(Protocol):
         """Battles won."""
 
     @property
-    def win_rate(self) -> float:
-        """Wins over battles."""
+    def mean(self) -> float:
+        """Wins over battles, or the mean score."""
 
     @property
-    def wilson_low(self) -> float:
-        """Lower end of its 95 % interval."""
-
-    @property
-    def wilson_high(self) -> float:
-        """Upper end of its 95 % interval."""
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval."""
 
 
 class Monitor:
@@ -62,10 +64,18 @@ class Monitor:
         tensorboard: folder of the event files; a resumed run adds to them.
         console: where to print.
         first_step: steps of the run so far; events past them, of a run that was cut off, no longer count.
+        measure: what counts: battles are shown by how many were won, missions by their return.
     """
 
-    def __init__(self, tensorboard: Path, console: Console, first_step: int) -> None:
+    def __init__(
+        self,
+        tensorboard: Path,
+        console: Console,
+        first_step: int,
+        measure: Measure = Measure.WIN_RATE,
+    ) -> None:
         self.console = console
+        self._measure = measure
         self._writer = SummaryWriter(str(tensorboard), purge_step=first_step + 1 if first_step else None)
         self._display = Progress(
             BarColumn(bar_width=24),
@@ -100,9 +110,8 @@ class Monitor:
             if name in _CURVES and not math.isnan(value):
                 self._writer.add_scalar(_CURVES[name], value, report.env_steps)
         left = "no limit" if seconds_left is None else f"{_minutes(seconds_left)} left"
-        won = "–" if math.isnan(report.win_rate) else f"{report.win_rate:.0%}"
         line = (
-            f"{report.env_steps:,} steps  {report.steps_per_second:,.0f}/s  won {won} "
+            f"{report.env_steps:,} steps  {report.steps_per_second:,.0f}/s  {self._achieved(report)} "
             f"(greedy {self._greedy})  entropy {report.entropy:.2f}  {left}"
         )
         self._display.update(self._task, completed=fraction, description=line)
@@ -112,16 +121,27 @@ class Monitor:
 
     def evaluation(self, verdict: Verdict, env_steps: int) -> None:
         """Show and write an evaluation."""
-        self._greedy = f"{verdict.win_rate:.1%}"
-        self._writer.add_scalar("evaluation/win_rate", verdict.win_rate, env_steps)
-        self._writer.add_scalar("evaluation/wilson_low", verdict.wilson_low, env_steps)
-        self._writer.add_scalar("evaluation/wilson_high", verdict.wilson_high, env_steps)
-        self.console.print(
-            f"{env_steps:,} steps: {verdict.wins} of {verdict.games} greedy battles won, "
-            f"{verdict.win_rate:.1%} [{verdict.wilson_low:.1%}, {verdict.wilson_high:.1%}]",
-            highlight=False,
-            markup=False,
-        )
+        low, high = verdict.interval
+        won = verdict.measure is Measure.WIN_RATE
+        names = ("win_rate", "wilson_low", "wilson_high") if won else ("score", "score_low", "score_high")
+        for name, value in zip(names, (verdict.mean, low, high), strict=True):
+            if math.isfinite(value):
+                self._writer.add_scalar(f"evaluation/{name}", value, env_steps)
+        if won:
+            self._greedy = f"{verdict.mean:.1%}"
+            told = f"{verdict.wins} of {verdict.games} greedy battles won, {verdict.mean:.1%}"
+            told = f"{told} [{low:.1%}, {high:.1%}]"
+        else:
+            self._greedy = f"score {verdict.mean:.1f}"
+            told = f"score {verdict.mean:.2f} [{low:.2f}, {high:.2f}] in {verdict.games} greedy missions"
+        self.console.print(f"{env_steps:,} steps: {told}", highlight=False, markup=False)
+
+    def _achieved(self, report: IterationReport) -> str:
+        """What the battles that ended in an iteration came to."""
+        if self._measure is Measure.SCORE:
+            value = report.episode_return
+            return "return –" if math.isnan(value) else f"return {value:.1f}"
+        return "won –" if math.isnan(report.win_rate) else f"won {report.win_rate:.0%}"
 
     def flush(self) -> None:
         """Bring the curves to disk."""

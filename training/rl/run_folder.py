@@ -41,8 +41,9 @@ class Progress:
     iteration: int = 0
     env_steps: int = 0
     train_seconds: float = 0.0
-    best_wilson_low: float | None = None
-    """Of the best evaluation, whose policy is the exported one; None before the first."""
+    best_low: float | None = None
+    """Lower end of the interval of the best evaluation, whose policy is the exported one; None before the
+    first."""
     target_met: float | None = None
     """The highest target win rate met so far."""
 

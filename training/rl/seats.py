@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from agents.base import Agent
 from agents.roster import load_opponent
 from envs.battle.batch import BattleBatch, Control, Outcome, StepResult
+from envs.battle.rules import RewardWeights
 from envs.battle.tactics import DEFAULT
 from envs.scenarios import load_scenario
 from envs.unit_set import action_space, observation_space
@@ -71,6 +72,8 @@ class BattleSetup:
     """Whether half of the battles are played from the second side; None: where the scenario is symmetric."""
     with_state: bool = False
     num_threads: int = 1
+    rewards: RewardWeights | None = None
+    """None: the scenario's own."""
 
     def spaces(self) -> tuple[gym.spaces.Dict, gym.spaces.MultiDiscrete]:
         """Observation and action space of one observer; no engine is started for it."""
@@ -118,6 +121,7 @@ class BattleSetup:
                 builtin=(None, engine) if side == 0 else (engine, None),
                 control=self.control,
                 with_state=self.with_state,
+                rewards=self.rewards,
                 num_threads=self.num_threads,
             )
             battles.reset(seeds[low:high])
