@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from envs.battle.compiled import compiled, compiled_within
 from envs.battle.engine import game_loop, give_order, look
 from envs.battle.missions import after_loop
+from envs.battle.movement import fill_bins
 from envs.battle.rules import NO_MISSION, Rules
 from envs.battle.spawn import reset_battle
 from envs.battle.state import (
@@ -133,10 +134,15 @@ def _run(rules: Rules, battle: Battle, units: Units, bins: Bins) -> None:
             units[battle.acting].shuffle = i
             battle.acting += 1
     shuffle(battle, units, 0, battle.acting)
+    fill_bins(rules, units, bins)
+    # A single bin stays right for the step: who walks is kept track of, and who falls is passed over.
+    refill = mission or rules.world[0].bins_x * rules.world[0].bins_y > 1
     for _ in range(LOOPS_PER_STEP):
         game_loop(rules, battle, units, bins)
         if mission:
             after_loop(rules, battle, units)
+        if refill:
+            fill_bins(rules, units, bins)
         if battle.fighters[0] == 0 or (battle.fighters[1] == 0 and not mission):
             battle.outcome = WIN_0 if battle.fighters[0] > 0 else (WIN_1 if battle.fighters[1] > 0 else DRAW)
             break

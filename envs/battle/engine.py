@@ -27,7 +27,7 @@ from envs.battle.combat import (
     use_ability,
 )
 from envs.battle.compiled import compiled, compiled_apart, compiled_within
-from envs.battle.movement import column, fill_bins, push_apart, row, slide, speed_of, walk_to
+from envs.battle.movement import bins_within, push_apart, slide, speed_of, walk_to
 from envs.battle.paths import open_step, sees_cell
 from envs.battle.rules import (
     HEAL,
@@ -191,10 +191,9 @@ def game_loop(rules: Rules, battle: Battle, units: Units, bins: Bins) -> None:
     """Advance a battle by one game loop.
 
     The order in which units act is that of the step's shuffle, begun at a random unit and run through in a
-    random direction: of two units, each is as often first as the other.
+    random direction: of two units, each is as often first as the other. ``bins`` must be filled.
     """
     n = battle.acting
-    fill_bins(rules, units, bins)
     start = below(battle, 2 * n)
     stride = 1
     if start >= n:
@@ -315,11 +314,9 @@ def _scan(rules: Rules, battle: Battle, units: Units, bins: Bins, i: int) -> Non
     enemies = rules.sides[1 - me.side]
     best, best_threat, best_squared = -1, -1, np.inf
     far = True
-    left, right = column(world, me.x - kind.notice), column(world, me.x + kind.notice)
-    for row_ in range(row(world, me.y - kind.notice), row(world, me.y + kind.notice) + 1):
-        for slot in range(
-            bins.start[row_ * world.bins_x + left], bins.start[row_ * world.bins_x + right + 1]
-        ):
+    left, right, bottom, top = bins_within(world, me.x, me.y, kind.notice)
+    for row in range(bottom, top + 1):
+        for slot in range(bins.start[row * world.bins_x + left], bins.start[row * world.bins_x + right + 1]):
             k = bins.unit[slot]
             dx, dy = bins.x[slot] - me.x, bins.y[slot] - me.y
             squared = dx * dx + dy * dy

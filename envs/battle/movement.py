@@ -19,6 +19,9 @@ def fill_bins(rules: Rules, units: Units, bins: Bins) -> None:
     """Sort the living into bins by where they stand (a counting sort)."""
     world = rules.world[0]
     n, last = units.shape[0], world.bins_x * world.bins_y
+    if last == 1:
+        _fill_the_only_bin(units, bins)
+        return
     for k in range(last + 1):
         bins.start[k] = 0
     for i in range(n):
@@ -40,6 +43,18 @@ def fill_bins(rules: Rules, units: Units, bins: Bins) -> None:
 
 
 @compiled
+def _fill_the_only_bin(units: Units, bins: Bins) -> None:
+    slot = 0
+    for i in range(units.shape[0]):
+        me = units[i]
+        if me.alive:
+            me.slot = slot
+            bins.x[slot], bins.y[slot], bins.unit[slot] = me.x, me.y, i
+            slot += 1
+    bins.start[0], bins.start[1] = 0, slot
+
+
+@compiled
 def column(world: Records, x: float) -> int:
     """Of the bins."""
     return min(max(int((x - world.x0) * world.bin), 0), world.bins_x - 1)
@@ -49,6 +64,15 @@ def column(world: Records, x: float) -> int:
 def row(world: Records, y: float) -> int:
     """Of the bins."""
     return min(max(int((y - world.y0) * world.bin), 0), world.bins_y - 1)
+
+
+@compiled
+def bins_within(world: Records, x: float, y: float, reach: float) -> tuple[int, int, int, int]:
+    """The bins that lie less than ``reach`` from (x, y) along either axis: columns from and to, rows from and
+    to, the last ones included."""
+    if world.bins_x * world.bins_y == 1:
+        return 0, 0, 0, 0
+    return column(world, x - reach), column(world, x + reach), row(world, y - reach), row(world, y + reach)
 
 
 @compiled
@@ -93,7 +117,8 @@ def walk_to(
     dx, dy = x - me.x, y - me.y
     distance = np.sqrt(dx * dx + dy * dy)
     if distance > EPSILON:
-        _walk(rules, battle, units, bins, i, dx / distance, dy / distance, min(length, distance))
+        per_cell = 1.0 / distance
+        _walk(rules, battle, units, bins, i, dx * per_cell, dy * per_cell, min(length, distance))
 
 
 @compiled
@@ -137,9 +162,9 @@ def _in_the_way(
     me = units[i]
     world = rules.world[0]
     x, y = me.x + step_x, me.y + step_y
-    left, right = column(world, x - world.reach), column(world, x + world.reach)
+    left, right, bottom, top = bins_within(world, x, y, world.reach)
     blocker, least = -1, np.inf
-    for line in range(row(world, y - world.reach), row(world, y + world.reach) + 1):
+    for line in range(bottom, top + 1):
         first, last = bins.start[line * world.bins_x + left], bins.start[line * world.bins_x + right + 1]
         itself = 1 if first <= me.slot < last else 0
         if _count_near(bins, x, y, world.widest2, first, last) == itself:
@@ -188,9 +213,9 @@ def push_apart(rules: Rules, battle: Battle, units: Units, bins: Bins) -> None:
         me.push_x = me.push_y = 0.0
         if not me.alive or me.crowded != 1:
             continue
-        left, right = column(world, me.x - world.reach), column(world, me.x + world.reach)
+        left, right, bottom, top = bins_within(world, me.x, me.y, world.reach)
         overlaps = False
-        for line in range(row(world, me.y - world.reach), row(world, me.y + world.reach) + 1):
+        for line in range(bottom, top + 1):
             first, last = bins.start[line * world.bins_x + left], bins.start[line * world.bins_x + right + 1]
             for slot in range(first, last):
                 j = bins.unit[slot]
@@ -222,3 +247,4 @@ def push_apart(rules: Rules, battle: Battle, units: Units, bins: Bins) -> None:
             battle.any_crowded = True
             if me.push_x != 0.0 or me.push_y != 0.0:
                 place(rules, me, me.x + me.push_x, me.y + me.push_y)
+                bins.x[me.slot], bins.y[me.slot] = me.x, me.y

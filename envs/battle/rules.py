@@ -366,7 +366,7 @@ def _world(scenario: Scenario, types: tuple[UnitType, ...]) -> tuple[float, ...]
     # Few units are looked through fastest in one go; of many, crowds are met by bins as small as they may be
     # for a look to need four at most.
     bin_size = max(x1 - x0, y1 - y0) + 1.0
-    if scenario.num_units >= 24:
+    if scenario.num_units >= 64:
         bin_size = max(2.0 * reach, ((x1 - x0) * (y1 - y0) * 2 / scenario.num_units) ** 0.5)
     terrain = scenario.terrain is not None
     cloaked = any(unit.cloaked for unit in types)

@@ -32,7 +32,7 @@ class Bins(NamedTuple):
     """Where the living units of the battle at hand stand, sorted by square bins of the map row by row.
 
     Contiguous, so that a look for neighbours is a few vector instructions. Scratch of one thread: filled anew
-    in every game loop.
+    in every step, and in every game loop where there are several bins. Who falls meanwhile stays in.
     """
 
     x: NDArray[np.float64]  # (N,) by slot

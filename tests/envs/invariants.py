@@ -131,7 +131,7 @@ def play_checked(batch: BattleBatch, steps: int, seed: int = 1) -> None:
 
 def _check_observations(batch: BattleBatch, step: int) -> None:
     for side, observation in enumerate(batch.observations):
-        if observation is not None and batch.team_sizes[side] > 0:
+        if observation is not None:
             assert all_finite(observation["units"])
             assert all_finite(observation["scalars"])
             b = step // 8 % batch.num_battles
@@ -143,7 +143,7 @@ def _check_observations(batch: BattleBatch, step: int) -> None:
 
 def _check_refusal(batch: BattleBatch, orders: list[NDArray[np.int64] | None], step: int) -> None:
     """Turn one unit's order into one that its masks forbid, if there is one; the step must refuse it."""
-    sides = [side for side, given in enumerate(orders) if given is not None and given.shape[1] > 0]
+    sides = [side for side, given in enumerate(orders) if given is not None]
     side = sides[step // 8 % len(sides)]
     masks, given = batch.masks(side), orders[side]
     assert given is not None

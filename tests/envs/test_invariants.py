@@ -38,16 +38,19 @@ def plan(name: str) -> tuple[int, int]:
     return battles, -(-600_000 // (units * battles))
 
 
+def players(name: str, second: str | None = None) -> tuple[None, str | None]:
+    """Random orders against ``second``; where the second team has no units, only the engine can play it."""
+    return None, second if load_scenario(name).teams[1].size else "attack-move"
+
+
 def test_the_long_version_is_as_long_as_it_says():
     assert sum(len(WAYS) * np.prod(plan(name)) for name in ALL) >= STEPS
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_random_play_keeps_every_rule(name):
-    scenario = load_scenario(name)
-    control = "unit" if scenario.num_units <= 50 else "team"
-    second = None if scenario.teams[1].size else "attack-move"  # a mission without enemies has no second side
-    play_checked(BattleBatch(name, 3, builtin=(None, second), control=control, with_state=True), 25)
+    control = "unit" if load_scenario(name).num_units <= 50 else "team"
+    play_checked(BattleBatch(name, 3, builtin=players(name), control=control, with_state=True), 25)
     play_checked(BattleBatch(f"{name}@smac", 3, seed=1), 25)
 
 
@@ -57,24 +60,28 @@ def test_random_play_keeps_every_rule(name):
 def test_ten_million_random_steps_keep_every_rule(name):
     battles, steps = plan(name)
     for seed, (preset, second) in enumerate(WAYS):
-        if load_scenario(name).teams[1].size == 0:
-            second = "attack-move"  # a mission without enemies has no second side
-        batch = BattleBatch(f"{name}@{preset}", battles, builtin=(None, second), seed=seed, num_threads=2)
+        batch = BattleBatch(
+            f"{name}@{preset}", battles, builtin=players(name, second), seed=seed, num_threads=2
+        )
         play_checked(batch, steps, seed)
 
 
 def trajectory(name, battles, threads, steps, shown):
     """The state records of the first ``shown`` battles after each step of random play; each battle draws
     from its own stream."""
-    batch = BattleBatch(name, battles, builtin=(None, None), num_threads=threads)
+    batch = BattleBatch(name, battles, builtin=players(name), num_threads=threads)
     batch.reset(np.arange(1, battles + 1, dtype=np.uint64) * 1_000_003)
     streams = np.random.SeedSequence(9).generate_state(256, np.uint64)[:battles] | np.uint64(1)
-    orders = [np.zeros((battles, n, 2), np.int64) for n in batch.team_sizes]
+    orders: list[np.ndarray | None] = [
+        np.zeros((battles, n, 2), np.int64) if player is None else None
+        for n, player in zip(batch.team_sizes, batch.builtin, strict=True)
+    ]
     states = []
     for _ in range(steps):
-        for side in (0, 1):
-            masks = batch.masks(side)
-            draw_orders(masks["verb_mask"], masks["target_mask"], streams, orders[side])
+        for side, given in enumerate(orders):
+            if given is not None:
+                masks = batch.masks(side)
+                draw_orders(masks["verb_mask"], masks["target_mask"], streams, given)
         rewards = batch.step(*orders).rewards[:shown]
         states.append((batch.state.units[:shown].tobytes(), rewards.tobytes()))
     return states
@@ -175,8 +182,8 @@ class TestMirroredSides:
     @pytest.mark.parametrize("name", SYMMETRIC)
     def test_the_engine_against_itself_wins_half(self, name):
         battles = 256 if load_scenario(name).num_units < 30 else 128
-        players = ("attack-move", "attack-move")
-        batch = BattleBatch(name, battles, builtin=players, seed=11, auto_reset="off", num_threads=2)
+        both = ("attack-move", "attack-move")
+        batch = BattleBatch(name, battles, builtin=both, seed=11, auto_reset="off", num_threads=2)
         while (batch.state.battles["outcome"] == Outcome.RUNNING).any():
             batch.step(None)
         wins = np.bincount(batch.state.battles["outcome"], minlength=5)
