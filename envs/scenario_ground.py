@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.scenario_limits import LimitError, MissionKind, Placement, formation_area, formation_radius
-from envs.terrain import WALL, Terrain, parse_terrain
+from envs.terrain import MAX_GROUND, WALL, Terrain, parse_terrain
 from envs.units import UnitType, unit_table
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def check_ground(scenario: Scenario) -> None:
 
     Raises:
         LimitError: terrain that is none, a spawn or attack point on a wall, no room for a formation, teams
-            that overlap, a first team that can hurt no more than some of the second, or no path between them.
+            that overlap, a team with nobody armed, a first team that can hurt no more than some of the
+            second, or no path between them.
     """
     ground = _Ground.of(scenario)
     _check_points(scenario, ground)
@@ -34,6 +35,7 @@ def check_ground(scenario: Scenario) -> None:
         _check_apart(scenario)
         _check_winnable(scenario)
         _check_paths(scenario, ground)
+    _check_armed(scenario)
 
 
 def playable_terrain(scenario: Scenario) -> Terrain:
@@ -76,6 +78,13 @@ class _Ground:
             open_ground[y0:y1, x0:x1] = 0
             return _Ground(open_ground, open_ground, scenario)
         terrain = playable_terrain(scenario)
+        cells = int((terrain.heights != WALL).sum())
+        if cells > MAX_GROUND:
+            raise LimitError(
+                f"terrain with {cells} cells of ground in the playable area; at most {MAX_GROUND} are "
+                "supported: wall off what nobody needs, or leave the terrain away",
+                *("map", "terrain"),
+            )
         return _Ground(terrain.regions(climbs=False), terrain.regions(climbs=True), scenario)
 
     def label(self, point: Point, climbs: bool) -> int:
@@ -163,6 +172,21 @@ def _check_apart(scenario: Scenario) -> None:
                     f"are {apart:.1f} apart; move them at least {math.ceil(sum(radii) * 10) / 10:g} apart",
                     *("teams", 1, "groups", j, "spawn"),
                 )
+
+
+def _check_armed(scenario: Scenario) -> None:
+    """Every team has somebody armed on the field: without, its battle is over as soon as it begins."""
+    if scenario.draw is not None:
+        return  # see _check_draw_winnable
+    for i, team in enumerate(scenario.teams):
+        starting = team.units[: team.size - team.reserve]
+        if starting and not any(unit.weapons for unit in _types(starting)):
+            names = ", ".join(dict.fromkeys(starting))
+            raise LimitError(
+                f"team {i + 1} has nobody armed on the field ({names}), so that the battle would be over at "
+                "once; add a unit with a weapon",
+                *("teams", i),
+            )
 
 
 def _check_winnable(scenario: Scenario) -> None:

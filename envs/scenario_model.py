@@ -79,9 +79,9 @@ class Team:
 class Draw:
     """Unit types drawn anew for each battle.
 
-    The first team's are drawn independently; the second team gets the same ones, then drawn extras if it is
-    larger, or as many as it holds if it is smaller. The groups of a scenario's teams then say only how many
-    units stand around which point: the types they name are stand-ins.
+    The smaller team's are drawn independently; the larger gets the same ones, then drawn extras. The groups
+    of a scenario's teams then say only how many units stand around which point: the types they name are
+    stand-ins.
     """
 
     types: tuple[str, ...]

@@ -51,6 +51,9 @@ __all__ = [
 
 _GROUP_OF_PREFIX = {"smacv2": "smacv2", "symmetric": "symmetric", "choke": "symmetric", "battle": "large"}
 
+MAX_FILE = 1 << 20
+"""Bytes of a scenario file."""
+
 
 def scenario_names() -> list[str]:
     """Names of the shipped scenarios, small ones first."""
@@ -99,6 +102,10 @@ def _load(text: str) -> Scenario:
         path = Path(text)
         if not path.is_file():
             raise ScenarioError(f"{path}: no such file")
+        if path.stat().st_size > MAX_FILE:
+            raise ScenarioError(
+                f"{path}: {path.stat().st_size} bytes; a scenario file has at most {MAX_FILE}"
+            )
         return parse_scenario(path.read_bytes(), str(path), path.stem)
     known = _shipped_names()
     if text not in known:

@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 
 WALL = -1
 """The height that stands for a wall."""
+MAX_GROUND = 2500
+"""Most cells of ground that a map with terrain may have: the tables of ways grow with their square (31 MB
+then)."""
 CLIFF = 2
 """Least difference in height, between neighbouring cells, that walking units do not cross."""
 
@@ -91,22 +94,23 @@ class Terrain:
         """
         h, w = self.heights.shape
         open_bits = ~self.barred(climbs)
-        label = np.where(self.heights == WALL, h * w, np.arange(h * w).reshape(h, w))
+        index = np.arange(h * w).reshape(h, w)
         east, north = (open_bits[:, :-1] >> 2 & 1).astype(bool), (open_bits[:-1] & 1).astype(bool)
+        one = np.concatenate([index[:, :-1][east], index[:-1][north]])
+        other = np.concatenate([index[:, 1:][east], index[1:][north]])
+        # Trees of cells are hooked to neighbouring trees of lower number, and flattened: of the trees that
+        # can be joined, at least half are in every round, however winding the ground.
+        root = index.ravel().copy()
         while True:
-            before = label.copy()
-            for a, b, joined in (
-                (label[:, :-1], label[:, 1:], east),
-                (label[:-1], label[1:], north),
-            ):
-                least = np.minimum(a, b)
-                np.minimum(a, least, out=a, where=joined)
-                np.minimum(b, least, out=b, where=joined)
-            if np.array_equal(before, label):
+            low, high = np.minimum(root[one], root[other]), np.maximum(root[one], root[other])
+            if np.array_equal(low, high):
                 break
-        ground = label < h * w
+            np.minimum.at(root, high, low)
+            while not np.array_equal(flatter := root[root], root):
+                root = flatter
+        ground = self.heights != WALL
         regions = np.full((h, w), -1, np.int32)
-        regions[ground] = np.unique(label[ground], return_inverse=True)[1]
+        regions[ground] = np.unique(root.reshape(h, w)[ground], return_inverse=True)[1]
         return regions
 
 

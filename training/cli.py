@@ -31,6 +31,7 @@ COMMANDS = {
     "watch": "play or replay a battle into a web page and a GIF",
     "scenarios": "what can be played; check a scenario file of your own",
     "benchmark": "measure the engine, the network and training",
+    "calibrate": "how scripts fare everywhere, beside published numbers",
     "doctor": "is everything there, and what to do next",
 }
 

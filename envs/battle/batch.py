@@ -205,7 +205,16 @@ class BattleBatch:
         self._run(start)
 
     def restart(self, battles: NDArray[np.bool_]) -> None:
-        """Start the marked battles (B,) afresh, from the seeds that auto-reset would give them."""
+        """Start the marked battles (B,) afresh, from the seeds that auto-reset would give them.
+
+        Raises:
+            ValueError: the marks are not (B,) bools.
+        """
+        battles = np.asarray(battles)
+        if battles.shape != (self.num_battles,) or battles.dtype != np.bool_:
+            raise ValueError(
+                f"battles are marked by {battles.shape} {battles.dtype}; expected bools ({self.num_battles},)"
+            )
 
         def start(lo: int, hi: int) -> None:
             restart_battles(

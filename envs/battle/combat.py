@@ -6,6 +6,7 @@ import numpy as np
 
 from envs.battle.compiled import compiled, compiled_apart
 from envs.battle.paths import walkable
+from envs.battle.records import Records
 from envs.battle.rules import (
     ACROSS,
     ALONG,
@@ -24,7 +25,6 @@ from envs.battle.rules import (
     STIM_BOOST,
     STIM_LOOPS,
     STIMPACK,
-    Records,
     Rules,
 )
 from envs.battle.state import (

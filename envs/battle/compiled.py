@@ -27,7 +27,17 @@ _OPTIONS: dict[str, Any] = {
 }
 _HERE = Path(__file__).parent
 _SOURCES = (
-    *("rules.py", "state.py", "paths.py", "movement.py", "combat.py", "engine.py", "spawn.py", "missions.py"),
+    *(
+        "records.py",
+        "rules.py",
+        "state.py",
+        "paths.py",
+        "movement.py",
+        "combat.py",
+        "engine.py",
+        "spawn.py",
+        "missions.py",
+    ),
     *("advance.py", "command.py", "firing.py", "manoeuvres.py", "tactics.py", "observe.py"),
     *("path_tables.py", "compiled.py"),
     *("../unit_set.py", "../units.py", "../scenario_model.py", "../terrain.py", "../data/units.yaml"),

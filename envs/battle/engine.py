@@ -29,6 +29,7 @@ from envs.battle.combat import (
 from envs.battle.compiled import compiled, compiled_apart, compiled_within
 from envs.battle.movement import bins_within, push_apart, slide, speed_of, walk_to
 from envs.battle.paths import open_step, sees_cell
+from envs.battle.records import Records
 from envs.battle.rules import (
     HEAL,
     HELP_MEMORY,
@@ -38,7 +39,6 @@ from envs.battle.rules import (
     SHIELD_DELAY,
     SHIELD_RATE,
     STIM_BOOST,
-    Records,
     Rules,
 )
 from envs.battle.state import (

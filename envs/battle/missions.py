@@ -10,6 +10,7 @@ import numpy as np
 
 from envs.battle.compiled import compiled, compiled_apart
 from envs.battle.engine import attack_point
+from envs.battle.movement import place
 from envs.battle.rules import BEACON, HUNT, NEUTRAL, SHARDS, WAVES, Rules
 from envs.battle.state import ATTACK_MOVE, IDLE, LONG_AGO, Battle, Unit, Units, uniform, wake
 
@@ -27,7 +28,7 @@ def revive(rules: Rules, battle: Battle, me: Unit) -> None:
     me.busy_until = 0.0
     me.engaged = me.watcher = -1
     me.order = IDLE
-    me.plan = 0
+    me.plan = me.seen = 0
     me.alive = me.moved = True
     me.crowded = 1
     battle.any_crowded = True
@@ -97,14 +98,12 @@ def after_loop(rules: Rules, battle: Battle, units: Units) -> None:
 
 @compiled
 def _reached(rules: Rules, units: Units, it: Unit) -> bool:
-    """Whether a unit of the first team has reached a beacon, or touches a shard."""
+    """Whether a unit of the first team touches a beacon or a shard."""
     own = rules.sides[0]
     for i in range(own.first, own.last):
         me = units[i]
         if me.alive:
             reach = rules.pairs[me.type, it.type].contact
-            if rules.mission[0].kind == BEACON:
-                reach = rules.types[it.type].radius  # with its centre
             dx, dy = it.x - me.x, it.y - me.y
             if dx * dx + dy * dy <= reach * reach:
                 return True
@@ -191,10 +190,10 @@ def _line_up(rules: Rules, battle: Battle, units: Units) -> None:
         for i in range(side.first, side.last):
             me = units[i]
             if me.alive:
-                line, place = k // per_line, k % per_line
-                offset = (place + 1) // 2 * (1 if place % 2 == 1 else -1)
-                me.x = at.home_x + outwards * gap * line
-                me.y = min(max(at.home_y + gap * offset, mission.y0), mission.y1)
+                line, rank = k // per_line, k % per_line
+                offset = (rank + 1) // 2 * (1 if rank % 2 == 1 else -1)
+                y = min(max(at.home_y + gap * offset, mission.y0), mission.y1)
+                place(rules, me, at.home_x + outwards * gap * line, y)
                 me.facing_x, me.facing_y = -outwards, 0.0
                 me.order, me.engaged, me.windup = IDLE, -1, -1.0
                 me.cooldown = me.busy_until = 0.0

@@ -10,7 +10,8 @@ import numpy as np
 
 from envs.battle.compiled import compiled, compiled_apart
 from envs.battle.paths import heading, settle
-from envs.battle.rules import STIM_BOOST, Records, Rules
+from envs.battle.records import Records
+from envs.battle.rules import STIM_BOOST, Rules
 from envs.battle.state import EPSILON, Battle, Bins, Unit, Units
 
 

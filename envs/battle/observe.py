@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from envs.battle.combat import ability_ready, ability_target
 from envs.battle.compiled import compiled
 from envs.battle.engine import attackable, direction_open, notices, visible
+from envs.battle.records import Records
 from envs.battle.rules import (
     HEAL,
     NEUTRAL,
     NO_ABILITY,
     STIMPACK,
     TYPE_FEATURES,
-    Records,
     Rules,
 )
 from envs.battle.state import ATTACK, ATTACK_MOVE, HOLD, MOVE, Battle, State, Unit, Units

@@ -248,9 +248,11 @@ def find_stand_ins(
         for r in range(int(region.max()) + 1):
             members = np.flatnonzero(region == r)
             members = members[np.argsort(middle[members], kind="stable")]
-            for b in range(len(cells)):
-                away = np.square(cells[members] - cells[b]).sum(1)
-                instead[climbs, r, b] = members[away.argmin()]
+            least = np.full(len(cells), np.iinfo(np.int64).max)
+            for member in members:
+                away = np.square(cells - cells[member]).sum(1)
+                instead[climbs, r, away < least] = member
+                least = np.minimum(least, away)
     return np.stack(regions), instead
 
 

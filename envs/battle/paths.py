@@ -44,10 +44,8 @@ from envs.battle.path_tables import (
     find_waypoints,
     is_clear,
 )
-from envs.terrain import WALL, Terrain
+from envs.terrain import MAX_GROUND, WALL, Terrain
 
-MAX_GROUND = 2500
-"""Most cells of ground that a map with terrain may have: the tables grow with their square (31 MB then)."""
 MAX_STEP = 0.9
 """Longest step, map cells, that ``settle`` lets a unit take."""
 MAX_SETTLED = 0.45
@@ -78,7 +76,7 @@ def compile_paths(terrain: Terrain | None, width: int, height: int) -> Paths:
     """The tables of a map; of one without terrain, arrays without entries, which the kernels must not see.
 
     Raises ValueError for a terrain of another size, or one without ground or with more than
-    :data:`MAX_GROUND` cells of it. The result is kept and shared: nobody may write to it.
+    :data:`~envs.terrain.MAX_GROUND` cells of it. The result is kept and shared: nobody may write to it.
     """
     if terrain is None:
         return Paths(

@@ -42,6 +42,10 @@ FORMAT, VERSION = "perceiver-policy-replay", 3
 _OUTCOMES = {outcome.name.lower(): outcome for outcome in Outcome if outcome is not Outcome.RUNNING}
 _CHECKED = ("x", "y", "facing_x", "facing_y", "health", "shield", "energy", "cooldown", "windup", "alive")
 _VERSIONED = ("perceiver-policy", "numba", "numpy")
+MAX_BYTES = 64 << 20
+"""Of a replay file."""
+MAX_UNIT_STEPS = 2_000_000
+"""Steps times units of a replay: all its frames are kept when it is played."""
 
 
 class ReplayError(ValueError):
@@ -230,6 +234,9 @@ def read_replay(path: str | Path) -> Replay:
         ReplayError: it is not a replay, or a line is malformed.
         OSError: the file cannot be read.
     """
+    size = Path(path).stat().st_size
+    if size > MAX_BYTES:
+        raise ReplayError(f"{path}: {size} bytes; a replay has at most {MAX_BYTES}")
     return _Reader(str(path)).replay(Path(path).read_bytes())
 
 
@@ -291,6 +298,12 @@ class _Reader:
         if len(lines) < 3:
             self.fail(len(lines), "the replay breaks off; it has no outcome")
         steps = range(2, len(lines))
+        if len(steps) * scenario.num_units > MAX_UNIT_STEPS:
+            self.fail(
+                1,
+                f"{len(steps)} steps of {scenario.num_units} units; each takes memory when played, so steps "
+                f"times units may be at most {MAX_UNIT_STEPS}",
+            )
         if len(steps) > scenario.step_limit:
             self.fail(steps[scenario.step_limit], f"more steps than the limit of {scenario.step_limit}")
         end = self.object(lines, len(lines))
@@ -348,8 +361,9 @@ class _Reader:
 
     def ending(self, data: dict[str, Any], line: int, steps: int) -> dict[str, Any]:
         self.keys(data, ("outcome", "steps", "returns"), line, "the last line")
-        if data["outcome"] not in _OUTCOMES:
-            self.fail(line, f"outcome is {data['outcome']!r}; it must be one of: {', '.join(_OUTCOMES)}")
+        outcome = data["outcome"]
+        if not isinstance(outcome, str) or outcome not in _OUTCOMES:
+            self.fail(line, f"outcome is {outcome!r}; it must be one of: {', '.join(_OUTCOMES)}")
         right = data["steps"] == steps
         self.check(right, line, f"steps is {data['steps']!r}, but {steps} steps are recorded")
         self.check(_are_numbers(data["returns"], 2), line, "returns must be two numbers")

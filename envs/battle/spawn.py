@@ -101,19 +101,20 @@ def reset_battle(
 
 @compiled
 def _draw_types(rules: Rules, battle: Battle, units: Units) -> None:
-    """Draw the first team; the second gets the same, and draws as many more as it is larger (SMACv2)."""
+    """Draw what both teams have; who is larger draws as many more (SMACv2, whose second team is)."""
     own, enemies = rules.sides[0], rules.sides[1]
     size = min(own.last - own.first, enemies.last - enemies.first)
-    _draw_team(rules, battle, units, own.first, own.last)
+    _draw_team(rules, battle, units, own.first, own.first + size)
     for k in range(size):
         units[enemies.first + k].type = units[own.first + k].type
-    if enemies.last - enemies.first > size:
-        _draw_team(rules, battle, units, enemies.first + size, enemies.last)
+    for s in range(2):
+        if rules.sides[s].last - rules.sides[s].first > size:
+            _draw_team(rules, battle, units, rules.sides[s].first + size, rules.sides[s].last)
 
 
 @compiled_apart
 def _draw_team(rules: Rules, battle: Battle, units: Units, first: int, last: int) -> None:
-    """Draw units until one of them is of a type that may stand alone."""
+    """Draw units until one of them is of a type that may stand alone; failing that, make the first one."""
     for _ in range(100):
         alone = True
         for i in range(first, last):
@@ -125,6 +126,12 @@ def _draw_team(rules: Rules, battle: Battle, units: Units, first: int, last: int
             alone = alone and rules.choices[k].never_alone
         if not alone:
             return
+    least = 0.0
+    for k in range(rules.choices.shape[0]):
+        if not rules.choices[k].never_alone and rules.choices[k].up_to > least:
+            units[first].type = rules.choices[k].type
+            return
+        least = rules.choices[k].up_to
 
 
 @compiled_apart

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.battle.compiled import compiled
-from envs.battle.rules import Records, Rules
+from envs.battle.records import Records
+from envs.battle.rules import Rules
 
 # Orders a unit carries out (UNIT.order).
 IDLE, HOLD, MOVE, ATTACK, ATTACK_MOVE, PATROL, USE = 0, 1, 2, 3, 4, 5, 6

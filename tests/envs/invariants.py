@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.battle.batch import BattleBatch
-from envs.battle.rules import Records, Rules
+from envs.battle.records import Records
+from envs.battle.rules import Rules
 from envs.unit_set import FIRST_TARGET_VERB, NUM_VERBS, Verb, validate_observation
 from tests.envs.battles import draw_orders
 

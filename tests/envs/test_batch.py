@@ -311,3 +311,10 @@ class TestValidator:
         validate_orders(orders, batch.observations[0])
         assert set(np.unique(orders[..., 0])) == set(range(Verb.ABILITY))
         assert set(orders[orders[..., 0] == Verb.ATTACK][:, 1]) == {3, 4, 5}
+
+
+@pytest.mark.parametrize("marks", [np.ones(2, bool), np.ones(4, int), np.ones((4, 1), bool)])
+def test_restart_reads_no_marks_but_one_a_battle(marks):
+    """The kernel does not look whether there are as many as battles."""
+    with pytest.raises(ValueError, match=r"expected bools \(4,\)"):
+        BattleBatch("3m", 4).restart(marks)

@@ -8,7 +8,7 @@ from scipy.stats import binomtest, kstest
 
 from envs.battle.batch import BattleBatch, Outcome
 from envs.battle.state import ATTACK_MOVE, IDLE
-from envs.scenarios import load_scenario
+from envs.scenarios import Group, Scenario, Team, load_scenario
 from envs.unit_set import Verb
 
 REGION = (22, 20, 44, 36)
@@ -56,9 +56,10 @@ class TestBeacon:
             assert units[field][:, 1].max() <= high
             assert np.ptp(units[field][:, 1]) > 0.9 * (high - low)
 
-    @pytest.mark.parametrize(("distance", "reached"), [(1.49, True), (1.51, False)])
-    def test_it_is_reached_with_the_centre(self, distance, reached):
-        """The beacon's radius is 1.5. Then it appears at once elsewhere, at least 5 from the marine."""
+    @pytest.mark.parametrize(("distance", "reached"), [(1.87, True), (1.88, False)])
+    def test_it_is_reached_when_the_discs_touch(self, distance, reached):
+        """The beacon's radius is 1.5, the marine's 0.375. Then it appears at once elsewhere, at least 5
+        from the marine."""
         batch, units = start("move_to_beacon")
         put(batch, 0, 33, 28)
         put(batch, 1, 33 + distance, 28)
@@ -270,6 +271,21 @@ class TestWaves:
         table = {unit.name: unit.health for unit in batch.scenario.unit_types}
         assert (units["health"][:, first:] == [table[n] for n in batch.scenario.teams[1].units]).all()
         assert (result.outcome == Outcome.RUNNING).all()
+
+    def test_lines_that_do_not_fit_stay_on_the_map(self):
+        """Eighty marines in lines of three, twice: before the first wave and before the second."""
+        mission = replace(load_scenario("defeat_roaches").mission, region=(0, 12, 32, 16))
+        teams = (
+            Team((Group(("marine",) * 80, (10, 16)),), (22, 16)),
+            Team((Group(("zergling",) * 9, (28, 16)),), (10, 16)),
+        )
+        scenario = Scenario("s", 32, 32, (0, 0, 32, 32), teams, 60, mission=mission)
+        batch = BattleBatch(scenario, 1, builtin=("attack-move", "attack-move"), auto_reset="off")
+        while batch.state.battles["waves"][0] < 2:
+            batch.step(None)
+        for axis in ("x", "y"):
+            assert batch.state.units[axis][0].min() >= 0
+            assert batch.state.units[axis][0].max() <= 32
 
     def test_nothing_is_carried_over(self):
         """Cooldowns, orders and targets are gone with the wave before; sides may change."""

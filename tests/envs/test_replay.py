@@ -256,6 +256,7 @@ def test_another_unit_table_is_refused(recorded: Path, monkeypatch: pytest.Monke
         (2, lambda d: d["orders"][0].__setitem__(0, [13, 0]), "3: step 2 cannot be given: .*ABILITY"),
         (2, lambda d: d.pop("checksum"), "3: a step: missing keys"),
         (-1, lambda d: d.update(outcome="running"), "outcome is 'running'; it must be one of: win_0"),
+        (-1, lambda d: d.update(outcome=[]), r"outcome is \[\]; it must be one of: win_0"),
         (-1, lambda d: d.update(steps=1), "steps is 1, but"),
     ],
 )
@@ -302,3 +303,15 @@ def test_rewards_of_one_s_own_are_played_again(tmp_path: Path) -> None:
     replay = read_replay(tmp_path / "a.jsonl")
     assert replay.rewards == rewards
     replay.play()
+
+
+def test_what_would_take_too_much_memory_is_refused(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, units = len(read_replay(recorded).orders), 10
+    monkeypatch.setattr(replay_module, "MAX_UNIT_STEPS", steps * units)
+    read_replay(recorded)
+    monkeypatch.setattr(replay_module, "MAX_UNIT_STEPS", steps * units - 1)
+    with pytest.raises(ReplayError, match=f":1: {steps} steps of 10 units; .* at most {steps * units - 1}"):
+        read_replay(recorded)
+    monkeypatch.setattr(replay_module, "MAX_BYTES", recorded.stat().st_size - 1)
+    with pytest.raises(ReplayError, match=f"{recorded.stat().st_size} bytes; a replay has at most"):
+        read_replay(recorded)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from envs.scenarios import Group, Scenario, ScenarioError, Team, formation_radius
+from envs.scenarios import Group, Scenario, ScenarioError, Team, formation_radius, load_scenario
 
 
 def arena(*rows: str, **units: str) -> Scenario:
@@ -100,6 +100,28 @@ class TestWhetherABattleCanBePlayed:
         assert Scenario("s", 32, 32, (0, 0, 32, 32), (together, clear), 60).num_units == 3
         with pytest.raises(ScenarioError, match=r"team 1, group 1's spawn .* and team 2's spawn .* overlap"):
             Scenario("s", 32, 32, (0, 0, 32, 32), (together, near), 60)
+
+    @pytest.mark.parametrize(
+        ("name", "changes", "message"),
+        [
+            ("3m", {1: ("overlord",)}, r"team 2 has nobody armed on the field \(overlord\)"),
+            ("move_to_beacon", {0: ("medivac",)}, r"team 1 has nobody armed on the field \(medivac\)"),
+            ("find_and_defeat_zerglings", {1: ("overlord",) * 25}, "team 2 has nobody armed"),
+        ],
+    )
+    def test_a_battle_that_would_be_over_at_once(self, name, changes, message):
+        """Without anybody armed a side is out of the fight: that would score, or bring the next wave."""
+        scenario = load_scenario(name)
+        teams = list(scenario.teams)
+        for i, units in changes.items():
+            teams[i] = replace(teams[i], groups=(replace(teams[i].groups[0], units=units),))
+        with pytest.raises(ScenarioError, match=message):
+            replace(scenario, teams=tuple(teams))
+
+    def test_more_ground_than_ways_can_be_found_on(self):
+        rows = ("." * 60,) * 50
+        with pytest.raises(ScenarioError, match=r"3000 cells of ground .*; at most 2500 are supported"):
+            arena(*rows, first="marine", second="marine")
 
 
 class TestSymmetry:

@@ -440,3 +440,10 @@ def test_any_value_in_any_place_of_json_loads_or_is_refused(load, text, data):
     inner[at[-1]] = data.draw(WRONG)
     with contextlib.suppress(ScenarioError):
         scenario_from_json(document)
+
+
+def test_a_file_too_large_for_a_scenario_is_refused(tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(ScenarioError, match="1048577 bytes; a scenario file has at most 1048576"):
+        load_scenario(path)

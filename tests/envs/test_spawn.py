@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest, chisquare, kstest
 
 from envs.battle.batch import BattleBatch, Outcome
-from envs.scenarios import load_scenario
+from envs.scenarios import Draw, Group, Scenario, Team, load_scenario
 from envs.unit_set import LOOPS_PER_STEP
 from envs.units import unit_table
 from tests.envs.battles import STAND
@@ -69,6 +69,22 @@ def drawn(name, battles, seed=0):
 
 
 class TestDraws:
+    @pytest.mark.parametrize("sizes", [(6, 2), (2, 6), (3, 3)])
+    @pytest.mark.parametrize("weight", [0.05, 1e-9])
+    def test_no_team_is_all_of_those_that_are_never_alone(self, sizes, weight):
+        """Whoever is larger, and however rare the others."""
+        teams = tuple(
+            Team((Group(("marine",) * size, (x, 16)),), (32 - x, 16))
+            for size, x in zip(sizes, (6, 26), strict=True)
+        )
+        draw = Draw(("marine", "medivac"), (weight, 1 - weight), never_alone=("medivac",))
+        names, _, _, own = drawn(Scenario("s", 32, 32, (0, 0, 32, 32), teams, 60, draw=draw), 100)
+        common = min(sizes)
+        for team in (names[:, :own], names[:, own:]):
+            assert (team == "marine").any(1).all()
+            assert (team[:, :common] == names[:, :common]).all()
+            assert team.shape[1] == common or (team[:, common:] == "marine").any(1).all()
+
     @pytest.mark.parametrize(
         ("name", "never_alone"),
         [("smacv2_protoss_5v5", ()), ("smacv2_terran_5v5", "medivac"), ("smacv2_zerg_10v11", "baneling")],

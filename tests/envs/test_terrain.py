@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,16 @@ def test_regions_against_networkx() -> None:
             assert regions.max() + 1 == len(components)
             for component in components:
                 assert len({regions[cell] for cell in component}) == 1
+
+
+def test_winding_ground_is_one_region_at_once() -> None:
+    """Half a minute, if labels went from cell to cell; the bound is a hundred times what it takes."""
+    ends = ("#" * 255 + ".", "." + "#" * 255)
+    rows = ["." * 256 if y % 2 == 0 else ends[y // 2 % 2] for y in range(255)]
+    terrain = draw(*rows)
+    began = time.perf_counter()
+    assert terrain.regions(False).max() == 0
+    assert time.perf_counter() - began < 1
 
 
 def test_a_map_of_walls_has_no_region() -> None:
