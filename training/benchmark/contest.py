@@ -140,16 +140,19 @@ class Contestant:
             raise ContestError(self, answer["error"].splitlines()[0])
         return float(answer["rate"])
 
-    def best(self, scenario: str, sizes: Sequence[int], seconds: float) -> Setting:
+    def best(
+        self, scenario: str, sizes: Sequence[int], seconds: float, ways: Sequence[Way] = tuple(Way)
+    ) -> Setting:
         """The setting with the highest rate.
 
         Args:
             scenario: what to play.
             sizes: battles for each core, ascending.
             seconds: how long each is measured.
+            ways: to use several cores.
         """
         measured: dict[Setting, float] = {}
-        for way in Way if self.num_cores > 1 else (Way.TOGETHER,):
+        for way in ways if self.num_cores > 1 else (Way.TOGETHER,):
             for size in sizes:
                 setting = Setting(scenario, size, way)
                 measured[setting] = self.rate(setting, seconds)

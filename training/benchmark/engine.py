@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from training.benchmark import growth, smax
-from training.benchmark.contest import Contestant, ContestError, take_turns
+from training.benchmark.contest import Contestant, ContestError, Way, take_turns
 from training.benchmark.rows import REPEATS, Row, row, row_against
 
 SCENARIOS = ("3m", "8m", "2s3z", "27m_vs_30m")
@@ -88,6 +88,15 @@ def speeds(
                 else:
                     rival_name = f"{smax.version()}, batch {best.batch(len(cores))}"
                     yield row_against(name, _UNIT, measured, command, rival_name, theirs)
+                    if best.way is Way.APART:
+                        # What its users run: one device, whose threads XLA manages.
+                        plain = rival.best(scenario, rival_sizes, seconds / 3, (Way.TOGETHER,))
+                        theirs, measured = take_turns(
+                            [(rival, plain), (ours, setting)], seconds=seconds, repeats=repeats
+                        )
+                        rival_name = f"{smax.version()}, one device, batch {plain.batch(len(cores))}"
+                        name += "/one_device"
+                        yield row_against(name, _UNIT, measured, command, rival_name, theirs)
                     continue
             (measured,) = take_turns([(ours, setting)], seconds=seconds, repeats=repeats)
             yield replace(row(name, _UNIT, measured, command), rival_name=f"SMAX, not measured: {reason}")
