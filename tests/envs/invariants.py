@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.battle.batch import BattleBatch
+from envs.battle.random_play import draw_orders
 from envs.battle.records import Records
 from envs.battle.rules import Rules
 from envs.unit_set import FIRST_TARGET_VERB, NUM_VERBS, Verb, validate_observation
-from tests.envs.battles import draw_orders
 
 RULES = (
     "",

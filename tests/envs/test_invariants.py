@@ -15,10 +15,10 @@ import pytest
 from scipy.stats import binomtest
 
 from envs.battle.batch import BattleBatch, Outcome
+from envs.battle.random_play import draw_orders
 from envs.battle.replay import ReplayWriter
 from envs.scenarios import load_scenario, scenario_names
 from envs.unit_set import Verb
-from tests.envs.battles import draw_orders
 from tests.envs.conftest import open_field
 from tests.envs.invariants import play_checked
 

@@ -163,6 +163,7 @@ class TestFilesOfOnesOwn:
     def test_a_scenario_travels_to_other_processes(self, load):
         scenario = load(FULL)
         assert (len(scenario.unit_types), scenario.symmetric) == (3, False)
+        # As multiprocessing and Ray send it; nothing here unpickles a file.
         assert pickle.loads(pickle.dumps(scenario)) == scenario
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from envs.battle.batch import BattleBatch
+from envs.battle.random_play import draw_orders
 from envs.battle.state import BATTLE, UNIT
 from envs.scenarios import formation_radius
 from envs.unit_set import validate_orders
 from training.benchmark import engine, growth, smax
 from training.benchmark.contest import Contestant, ContestError, Setting, Way, take_turns
 from training.benchmark.rows import Row, rates, row, row_against
-from training.benchmark.stepping import draw_orders, prepare
+from training.benchmark.stepping import prepare
 from training.cli import INTERRUPTED, main
 
 ROW_KEYS = {"name", "unit", "ours", "rival", "rival_name", "ratio", "spread", "command"}
@@ -86,7 +87,7 @@ def test_orders_drawn_are_legal_and_of_all_kinds() -> None:
     batch = BattleBatch("3s_vs_5z", 64)
     observation = batch.observations[0]
     orders = np.zeros((64, 3, 2), np.int64)
-    random = np.array([1], np.uint64)
+    random = np.arange(1, batch.num_battles + 1, dtype=np.uint64)
     given = []
     for _ in range(30):
         draw_orders(observation["verb_mask"], observation["target_mask"], random, orders)
