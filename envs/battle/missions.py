@@ -14,7 +14,8 @@ from envs.battle.movement import place
 from envs.battle.rules import BEACON, HUNT, NEUTRAL, SHARDS, WAVES, Rules
 from envs.battle.state import ATTACK_MOVE, IDLE, LONG_AGO, Battle, Unit, Units, uniform, wake
 
-_TRIES = 64  # places drawn for a thing before the best of them has to do
+_TRIES = 256  # places drawn for a thing before the best of them has to do
+_ANYWHERE = (0.0, 1e9)  # least and greatest distance from the centre of the region
 
 
 @compiled
@@ -44,14 +45,17 @@ def begin(rules: Rules, battle: Battle, units: Units) -> None:
     own, neutral = rules.sides[0], rules.sides[NEUTRAL]
     if mission.kind == BEACON or mission.kind == SHARDS:
         for i in range(own.first, own.start):
-            _scatter(rules, battle, units, i, own.first, i, 0.0, 1.0)
+            _scatter(rules, battle, units, i, (own.first, i), 0.0, 1.0, _ANYWHERE)
         for i in range(neutral.first, neutral.last):
             revive(rules, battle, units[i])
-            _scatter(rules, battle, units, i, neutral.first, i, mission.apart, mission.spread)
+            _scatter(rules, battle, units, i, (neutral.first, i), mission.apart, mission.spread, _ANYWHERE)
     elif mission.kind == HUNT:
         enemies = rules.sides[1]
         for i in range(enemies.first, enemies.last):
-            _scatter_from_centre(rules, battle, units, i, i - enemies.first < mission.near)
+            ring = (mission.near_from, mission.near_to)
+            if i - enemies.first >= mission.near:
+                ring = (mission.far, _ANYWHERE[1])
+            _scatter(rules, battle, units, i, (enemies.first, i), 0.0, mission.spread, ring)
     elif mission.kind == WAVES:
         _line_up(rules, battle, units)
 
@@ -77,7 +81,9 @@ def after_loop(rules: Rules, battle: Battle, units: Units) -> None:
             battle.waves += 1
             for j in range(neutral.first, neutral.last):
                 revive(rules, battle, units[j])
-                _scatter(rules, battle, units, j, neutral.first, j, mission.apart, mission.spread)
+                _scatter(
+                    rules, battle, units, j, (neutral.first, j), mission.apart, mission.spread, _ANYWHERE
+                )
     elif battle.fighters[1] == 0 and battle.fighters[0] > 0:
         battle.waves += 1
         for i in range(units.shape[0]):
@@ -85,7 +91,9 @@ def after_loop(rules: Rules, battle: Battle, units: Units) -> None:
         for j in range(enemies.first, enemies.last):
             revive(rules, battle, units[j])
             if mission.kind == HUNT:
-                _scatter(rules, battle, units, j, enemies.first, j, mission.apart, mission.spread)
+                _scatter(
+                    rules, battle, units, j, (enemies.first, j), mission.apart, mission.spread, _ANYWHERE
+                )
         if mission.kind == WAVES:
             joining = mission.reinforcements
             for i in range(own.first, own.last):
@@ -122,46 +130,33 @@ def _draw_place(rules: Rules, battle: Battle, me: Unit) -> tuple[float, float]:
 
 @compiled_apart
 def _scatter(
-    rules: Rules, battle: Battle, units: Units, i: int, first: int, last: int, apart: float, spread: float
+    rules: Rules,
+    battle: Battle,
+    units: Units,
+    i: int,
+    others: tuple[int, int],
+    apart: float,
+    spread: float,
+    ring: tuple[float, float],
 ) -> None:
-    """Put unit ``i`` at a random place of the region, ``apart`` from the first team's other units and
-    ``spread`` from the units ``first`` to ``last``; failing that, at the best place drawn."""
+    """Put unit ``i`` at a random place of the region, ``apart`` from the first team's other units, ``spread``
+    from the units ``others`` (first, one past the last) and within ``ring`` (least and greatest distance)
+    around the region's centre; failing that, at the best place drawn."""
     mission = rules.mission[0]
     own = rules.sides[0]
     me = units[i]
+    cx, cy = 0.5 * (mission.x0 + mission.x1), 0.5 * (mission.y0 + mission.y1)
     best, best_x, best_y = -np.inf, mission.x0, mission.y0
     for _ in range(_TRIES):
         x, y = _draw_place(rules, battle, me)
-        slack = 0.0
+        away = np.hypot(x - cx, y - cy)
+        slack = min(min(away - ring[0], ring[1] - away), 0.0)
         for k in range(own.first, own.last):
             if units[k].alive and k != i:
                 slack = min(slack, np.hypot(units[k].x - x, units[k].y - y) - apart)
-        for k in range(first, last):
+        for k in range(others[0], others[1]):
             if k != i and units[k].alive:
                 slack = min(slack, np.hypot(units[k].x - x, units[k].y - y) - spread)
-        if slack > best:
-            best, best_x, best_y = slack, x, y
-        if slack >= 0.0:
-            break
-    me.x, me.y = best_x, best_y
-
-
-@compiled_apart
-def _scatter_from_centre(rules: Rules, battle: Battle, units: Units, i: int, near: bool) -> None:
-    """Put unit ``i`` of a hunt near the region's centre, in the ring in sight of it, or far from it."""
-    mission = rules.mission[0]
-    enemies = rules.sides[1]
-    me = units[i]
-    cx, cy = 0.5 * (mission.x0 + mission.x1), 0.5 * (mission.y0 + mission.y1)
-    best, best_x, best_y = -np.inf, mission.x0, mission.y0
-    for _ in range(4 * _TRIES):
-        x, y = _draw_place(rules, battle, me)
-        away = np.hypot(x - cx, y - cy)
-        slack = min(away - mission.far, 0.0)
-        if near:
-            slack = min(min(away - mission.near_from, mission.near_to - away), 0.0)
-        for k in range(enemies.first, i):
-            slack = min(slack, np.hypot(units[k].x - x, units[k].y - y) - mission.spread)
         if slack > best:
             best, best_x, best_y = slack, x, y
         if slack >= 0.0:
