@@ -1,4 +1,4 @@
-"""The job: its settings, its folder, its display, and that it goes on where it stopped."""
+"""The job: its folder, its display, and that it goes on where it stopped."""
 
 import dataclasses
 import io
@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import ray
 import torch
-import tyro
 from ray.rllib.core import COMPONENT_LEARNER
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import training.rl
-from envs.battle.rules import RewardWeights
 from envs.scenarios import ScenarioError
 from perceiver_policy import UnitSetPolicy
 from perceiver_policy.config import ConfigError
@@ -53,118 +51,6 @@ def tiny(run_dir: Path, **changes) -> TrainConfig:
 def test_no_function_hides_a_module():
     for module in pkgutil.iter_modules(training.rl.__path__):
         assert module.name not in training.rl.__all__
-
-
-# Settings
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_battles": 0}, "num_battles is 0.*at least 1"),
-        ({"lr": 0.0}, "lr is 0.0.*above 0"),
-        ({"gamma": 1.5}, "gamma is 1.5.*0 to 1"),
-        ({"num_env_runners": 3}, "num_battles is 128.*3 env runners"),
-        ({"minibatch_size": 4096}, "minibatch_size is 4096.*2048"),
-        ({"target_win_rate": 1.0}, "target_win_rate is 1.0.*below 1"),
-        ({"time_limit_s": -1.0}, "time_limit_s is -1.0"),
-        ({"adam_betas": (0.9, 1.5)}, r"adam_betas is \(0.9, 1.5\).*below 1"),
-        ({"adam_betas": (0.9,)}, r"adam_betas is \(0.9,\).*tuple\[float, float\]"),
-        ({"num_battles": "many"}, "num_battles is 'many'.*int"),
-        ({"max_env_steps": True}, "max_env_steps is True.*int"),
-        ({"control": "teem"}, "control is 'teem'.*'team', 'unit'"),
-    ],
-)
-def test_settings_out_of_range_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        TrainConfig(**changes)
-
-
-def test_settings_survive_their_file(tmp_path):
-    config = tiny(tmp_path / "run", lr=3e-4)
-    (tmp_path / "config.yaml").write_text(config.to_yaml())
-    assert TrainConfig.load(tmp_path / "config.yaml") == config
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("nonsense: 1", "does not hold the settings"),
-        ("", "does not hold the settings"),
-        ("lr: 0.1", "does not hold the settings"),
-        ("run_dir: [1]", "does not hold the settings"),
-        ("a: [", "no YAML"),
-        ("run_dir: x\nnum_battles: many", "num_battles is 'many'"),
-        ("run_dir: x\nscenario: {a: 1}", "scenario is"),
-    ],
-)
-def test_a_wrong_settings_file_is_refused_in_one_line(tmp_path, content, message):
-    (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(RunFolderError, match=message) as error:
-        open_run(TrainConfig(run_dir=tmp_path, resume=True))
-    assert "config.yaml" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_settings_are_the_command_line():
-    args = ["--scenario", "8m", "--lr", "3e-4", "--time-limit-s", "None", "--model-overrides", "critic=state"]
-    config = tyro.cli(TrainConfig, args=args)
-    assert config == TrainConfig(scenario="8m", lr=3e-4, time_limit_s=None, model_overrides=("critic=state",))
-
-
-def test_the_model_takes_overrides():
-    model = TrainConfig(model_overrides=("encoder.num_latents=16", "critic=state")).load_model()
-    assert (model.encoder.num_latents, model.critic.value) == (16, "state")
-    with pytest.raises(ConfigError, match=r"num_latens.*num_latents"):
-        TrainConfig(model_overrides=("encoder.num_latens=16",)).load_model()
-    with pytest.raises(ValueError, match="KEY=VALUE"):
-        TrainConfig(model_overrides=("encoder",)).load_model()
-    with pytest.raises(ValueError, match=r"encoder.num_latents=\[.*no YAML value"):
-        TrainConfig(model_overrides=("encoder.num_latents=[",)).load_model()
-
-
-def test_rewards_are_the_scenarios_own_with_changes():
-    assert TrainConfig().load_rewards() == RewardWeights()
-    assert TrainConfig(rewards=("win=2", "loss=0.5")).load_rewards() == RewardWeights(win=2.0, loss=0.5)
-    mission = TrainConfig(scenario="move_to_beacon").load_rewards()
-    assert mission == RewardWeights(damage=0, damage_taken=0, win=0, loss=0, score=1)
-    smac = TrainConfig(scenario="3m@smac").load_rewards()
-    # 3 marines: 135 health, 10 a kill, 200 for the win; all of it together is 20.
-    assert (smac.damage, smac.kill, smac.win) == pytest.approx(
-        (135 * 20 / 365, 30 * 20 / 365, 200 * 20 / 365)
-    )
-    setup = BattleSetup(**build_ppo_config(TrainConfig(scenario="3m@smac")).env_config)
-    assert setup.seats(2, (0,))[0].battles.rewards == smac
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"rewards": ("wins=1",)}, r"'wins=1' names no weight; did you mean win\?"),
-        ({"rewards": ("win",)}, "'win' must be win=NUMBER"),
-        ({"rewards": ("win=inf",)}, "'win=inf' must be win=NUMBER"),
-        ({"rewards": ("win=1", "win=2")}, "win is given twice"),
-        ({"rewards": ("score=1",)}, "score is paid in missions only, and '3m' is none"),
-        ({"scenario": "move_to_beacon", "rewards": ("score=0",)}, "every weight is 0"),
-        (
-            {"scenario": "move_to_beacon", "target_win_rate": 0.9},
-            "target_win_rate is 0.9, but move_to_beacon",
-        ),
-        ({"scenario": "move_to_beacon", "opponent": "scripted:kite"}, "has no units on side 1"),
-        ({"scenario": "3m@smack"}, "unknown preset 'smack'; known: native, smac"),
-    ],
-)
-def test_rewards_and_missions_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        build_ppo_config(TrainConfig(model_overrides=TINY_MODEL, **changes))
-
-
-def test_rllibs_config_counts_rows_per_observer():
-    team, unit = (build_ppo_config(TrainConfig(control=control)) for control in ("team", "unit"))
-    assert (team.train_batch_size_per_learner, team.minibatch_size) == (2048, 512)
-    assert (unit.train_batch_size_per_learner, unit.minibatch_size) == (3 * 2048, 3 * 512)
-    for config in (team, unit):
-        config.validate()
 
 
 # The folder
