@@ -26,6 +26,9 @@ class Agent(Protocol):
     """What results and tables call it."""
     deterministic: bool
     """Whether it answers the same observation always alike."""
+    remembers: bool
+    """Whether answers depend on earlier steps: it must then be shown the same battles, in the same places, at
+    every step."""
 
     def reset(self, seed: int) -> None:
         """Start afresh and draw from ``seed`` from now on."""

@@ -14,18 +14,24 @@ import torch
 from numpy.typing import NDArray
 
 from agents.base import Observation, Orders
-from envs.unit_set import NUM_SCALARS, NUM_TARGET_VERBS, NUM_UNIT_FEATURES, NUM_VERBS
+from envs.unit_set import NUM_SCALARS, NUM_TARGET_VERBS, NUM_UNIT_FEATURES, NUM_VERBS, SCALARS
 from envs.units import num_unit_types
-from perceiver_policy.config import UnitSetPolicyConfig
 from perceiver_policy.policy import ACTOR_KEYS, UnitSetPolicy
+from perceiver_policy.policy_config import UnitSetPolicyConfig
 from perceiver_policy.pretrained import ExportError, load_policy
 
 UNITS_TOGETHER = 4096
 """Units of all observations in one forward pass: what then passes between layers stays within the caches."""
 
 
+_ELAPSED = next(column for column, feature in enumerate(SCALARS) if feature.name == "elapsed")
+
+
 class LearnedAgent:
     """Acts by a policy; leaves torch's threads and its global random state alone.
+
+    A policy with memory remembers each battle from step to step, by its place in the observation, and forgets
+    it where a battle begins, which is where no time has elapsed.
 
     Args:
         policy: an export's directory, or a policy in memory.
@@ -56,30 +62,53 @@ class LearnedAgent:
             self.name = name or str(policy)
         _require_contract(self.policy.config, self.name)
         self.deterministic = deterministic
+        self.remembers = self.policy.config.memory
         self._device = torch.device(device)
         self._generator = torch.Generator(device=self._device)
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
-        """Draw from ``seed`` from now on."""
+        """Forget all battles and draw from ``seed`` from now on."""
         self._generator.manual_seed(seed % 2**64)
+        self._state: torch.Tensor | None = None
 
     @torch.inference_mode()
     def act(self, observation: Observation) -> Orders:
-        """Orders (..., A, 2) for an observation with leading dimensions (...), none included."""
+        """Orders (..., A, 2) for an observation with leading dimensions (...), none included.
+
+        Raises:
+            ValueError: the policy has memory, and there are more or fewer battles than at the step before.
+        """
         leading = observation["controlled_mask"].shape[:-1]
         rows = {key: self._rows(observation[key], len(leading)) for key in ACTOR_KEYS}
         count, num_units = rows["unit_mask"].shape
         together = max(UNITS_TOGETHER // num_units, 1)
-        orders = [
+        state = self._remembered(rows["scalars"][:, _ELAPSED] == 0)
+        answers = [
             self.policy.act(
                 {key: tensor[start : start + together] for key, tensor in rows.items()},
                 deterministic=self.deterministic,
                 generator=self._generator,
-            ).orders
+                state=None if state is None else state[start : start + together],
+            )
             for start in range(0, count, together)
         ]
-        return torch.cat(orders).cpu().numpy().reshape(*leading, -1, 2)
+        if state is not None:
+            self._state = torch.cat([answer.state for answer in answers if answer.state is not None])
+        return torch.cat([answer.orders for answer in answers]).cpu().numpy().reshape(*leading, -1, 2)
+
+    def _remembered(self, begins: torch.Tensor) -> torch.Tensor | None:
+        """The state of each battle, (B, N, D); ``begins`` (B,) bool says where there is none yet. None: no
+        memory."""
+        initial = self.policy.initial_state(len(begins))
+        if initial is None or self._state is None or begins.all():
+            return initial
+        if len(self._state) != len(begins):
+            raise ValueError(
+                f"{self.name} has a memory of {len(self._state)} battles, and is shown {len(begins)}; show "
+                "the same ones at every step, or call reset() to begin anew"
+            )
+        return torch.where(begins[:, None, None], initial, self._state)
 
     def _rows(self, array: NDArray, leading: int) -> torch.Tensor:
         """The array with all leading dimensions made one."""

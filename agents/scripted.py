@@ -192,6 +192,7 @@ class ScriptedAgent:
             raise ValueError(f"unknown script {script!r}; {hint}")
         self.name = f"scripted:{script}"
         self.deterministic = script != "random"
+        self.remembers = False
         self._script = SCRIPTS[script]
         self.reset(seed)
 

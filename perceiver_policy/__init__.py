@@ -4,8 +4,10 @@ policy = load_policy("policy/")
 orders = policy.act(observation, deterministic=True).orders
 """
 
-from perceiver_policy.config import ConfigError, Critic, UnitSetPolicyConfig, load_named
+from perceiver_policy.config import ConfigError
+from perceiver_policy.config_files import load_named
 from perceiver_policy.policy import Evaluation, Orders, PolicyOutput, UnitSetPolicy
+from perceiver_policy.policy_config import Critic, UnitSetPolicyConfig
 from perceiver_policy.pretrained import ExportError, load_policy, read_metadata, save_policy
 
 __all__ = [

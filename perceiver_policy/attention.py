@@ -5,39 +5,39 @@ The layer, with ``q`` the residual stream and ``kv`` what it reads (the same for
     x = q + O(softmax(Q(LN q) K(LN kv)ᵀ / √d) V(LN kv))
     x = x + MLP(LN x)                                     Perceiver IO, arXiv:2107.14795, appendix E
 
-All attention runs on :func:`torch.nn.functional.scaled_dot_product_attention`. Masks are boolean and
-True means "may attend". A query that may attend to nothing receives zeros, with zero gradients, from the
-attention itself; the output projection's bias is still added.
+Masks are boolean and True means "may attend". A query that may attend to nothing, or that is masked itself,
+receives zeros, with zero gradients, from the attention; the output projection's bias is still added.
+
+Cross-attention has cheaper forms that are equal in exact arithmetic, :mod:`perceiver_policy.rewrites`; a
+layer takes the cheapest for the sizes it meets, by :func:`choose_path`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from enum import Enum, auto
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
-"""Activation functions by the name a configuration uses."""
+from perceiver_policy import rewrites
+from perceiver_policy.activation import ACTIVATIONS
+from perceiver_policy.config import EmptyAttention
+from perceiver_policy.tokens import Tokens
 
 
 class Attention(nn.Module):
-    """Multi-head attention from one sequence to another.
+    """Multi-head attention from one sequence to another, or to itself.
 
     Args:
         num_query_channels: channels of the queries, and of the output.
-        num_key_value_channels: channels of the sequence attended to.
+        num_key_value_channels: channels of the sequence attended to; None makes self-attention.
         num_heads: heads; must divide ``num_qk_channels`` and ``num_v_channels``.
         num_qk_channels: total width of the projected queries and keys; ``num_query_channels`` if None.
         num_v_channels: total width of the projected values; ``num_qk_channels`` if None.
+        dropout: probability of dropping an attention weight while training.
+        empty: what a query receives that may attend to nothing.
 
     Raises:
         ValueError: the heads do not divide the channels.
@@ -46,11 +46,13 @@ class Attention(nn.Module):
     def __init__(
         self,
         num_query_channels: int,
-        num_key_value_channels: int,
+        num_key_value_channels: int | None,
         num_heads: int,
         *,
         num_qk_channels: int | None = None,
         num_v_channels: int | None = None,
+        dropout: float = 0.0,
+        empty: EmptyAttention = EmptyAttention.ZEROS,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -59,33 +61,84 @@ class Attention(nn.Module):
         for name, channels in (("qk", self.num_qk_channels), ("v", self.num_v_channels)):
             if channels % num_heads:
                 raise ValueError(f"num_heads {num_heads} does not divide num_{name}_channels {channels}")
-        self.query = nn.Linear(num_query_channels, self.num_qk_channels)
-        self.key_value = nn.Linear(num_key_value_channels, self.num_qk_channels + self.num_v_channels)
+        self.dropout = dropout
+        self.empty = empty
+        # One matrix product instead of two or three; the keys' and values' part apart where inputs differ.
+        key_value_width = self.num_qk_channels + self.num_v_channels
+        if num_key_value_channels is None:
+            self.query_key_value = nn.Linear(num_query_channels, self.num_qk_channels + key_value_width)
+        else:
+            self.query = nn.Linear(num_query_channels, self.num_qk_channels)
+            self.key_value = nn.Linear(num_key_value_channels, key_value_width)
+        self.is_self_attention = num_key_value_channels is None
         self.output = nn.Linear(self.num_v_channels, num_query_channels)
 
-    def forward(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        queries: Tensor,
+        keys_values: Tensor | None = None,
+        mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+    ) -> Tensor:
         """Attend.
 
         Args:
             queries: (B, M, num_query_channels), or (M, num_query_channels) when every batch entry asks
                 the same.
-            keys_values: (B, N, num_key_value_channels).
+            keys_values: (B, N, num_key_value_channels); None for self-attention.
             mask: (B, N) or (B, M, N) bool, True where attention is allowed; None allows all.
+            query_mask: (B, M) bool, True where a query is present; None when all are.
 
         Returns:
             (B, M, num_query_channels).
         """
-        batch = keys_values.shape[0]
-        key, value = self.key_value(keys_values).split((self.num_qk_channels, self.num_v_channels), dim=-1)
-        query = self._split_heads(self.query(queries)).expand(batch, -1, -1, -1)
-        if mask is not None:
-            mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
-        attended = F.scaled_dot_product_attention(
-            query, self._split_heads(key), self._split_heads(value), attn_mask=mask
-        )
-        return self.output(attended.transpose(1, 2).flatten(2))
+        query, key, value = self.project(queries, keys_values)
+        query = query.expand(len(key), -1, -1, -1)
+        attended = self.attend(query, key, value, _pairs(mask)).transpose(1, 2).flatten(2)
+        if query_mask is not None:
+            attended = attended * query_mask.unsqueeze(-1)
+        return self.output(attended)
 
-    def _split_heads(self, x: Tensor) -> Tensor:
+    def project(self, queries: Tensor, keys_values: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B or nothing, heads, M, d), keys (B, heads, N, d) and values (B, heads, N, d_v)."""
+        widths = (self.num_qk_channels, self.num_v_channels)
+        if self.is_self_attention:
+            query, key, value = self.query_key_value(queries).split((widths[0], *widths), dim=-1)
+        else:
+            query = self.query(queries)
+            key, value = self.key_value(keys_values).split(widths, dim=-1)
+        return self.split_heads(query), self.split_heads(key), self.split_heads(value)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of projected heads.
+
+        Args:
+            query: (B, heads, M, d).
+            key: (B, heads, N, d).
+            value: (B, heads, N, d_v).
+            mask: broadcastable to (B, heads, M, N) bool, or None.
+
+        Returns:
+            (B, heads, M, d_v).
+        """
+        dropout = self.dropout if self.training else 0.0
+        # On the CPU torch has no fused kernel for unequal widths, and its fallback copies more than this.
+        unfused = query.shape[-1] != value.shape[-1] and query.device.type == "cpu"
+        if unfused or (mask is not None and self.empty is EmptyAttention.MEAN):
+            return F.dropout(self.probabilities(query, key, mask), dropout, dropout > 0) @ value
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+
+    def probabilities(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, heads, M, N) float: what each query attends to. Arguments as for :meth:`attend`."""
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        if mask is None:
+            return scores.softmax(-1)
+        probabilities = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+        if self.empty is EmptyAttention.MEAN:
+            return probabilities
+        return probabilities.masked_fill(~mask, 0.0)
+
+    def split_heads(self, x: Tensor) -> Tensor:
         """(..., M, heads * d) to (..., heads, M, d)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
 
@@ -97,7 +150,7 @@ class MLP(nn.Sequential):
         num_channels: input width.
         num_hidden_channels: hidden width.
         num_output_channels: output width; ``num_channels`` if None.
-        activation: a key of :data:`ACTIVATIONS`.
+        activation: a key of :data:`~perceiver_policy.activation.ACTIVATIONS`.
     """
 
     def __init__(
@@ -117,6 +170,15 @@ class MLP(nn.Sequential):
         return cast(nn.Linear, self[2])
 
 
+class Path(Enum):
+    """How a layer computes its attention; all are equal in exact arithmetic."""
+
+    PLAIN = auto()  # project queries, keys and values, attend
+    FEW_QUERIES = auto()  # the keys' and values' projections folded onto the queries
+    FEW_KEYS = auto()  # the queries' and outputs' projections folded onto the keys and values
+    GRID = auto()  # as FEW_QUERIES, and over a grid's axes instead of its cells
+
+
 class AttentionLayer(nn.Module):
     """The pre-norm layer of the module docstring: attention, then an MLP.
 
@@ -127,8 +189,10 @@ class AttentionLayer(nn.Module):
         num_qk_channels: projected width of queries and keys; None as in :class:`Attention`.
         num_v_channels: projected width of values; None as in :class:`Attention`.
         widening_factor: the MLP's hidden width over ``num_query_channels``.
-        activation: a key of :data:`ACTIVATIONS`.
+        activation: a key of :data:`~perceiver_policy.activation.ACTIVATIONS`.
         attention_residual: whether the queries are added to what attention returns.
+        dropout: as in :class:`Attention`.
+        empty: as in :class:`Attention`.
     """
 
     def __init__(
@@ -142,6 +206,8 @@ class AttentionLayer(nn.Module):
         widening_factor: int = 1,
         activation: str = "gelu",
         attention_residual: bool = True,
+        dropout: float = 0.0,
+        empty: EmptyAttention = EmptyAttention.ZEROS,
     ) -> None:
         super().__init__()
         self.attention_residual = attention_residual
@@ -149,29 +215,112 @@ class AttentionLayer(nn.Module):
         self.key_value_norm = None if num_key_value_channels is None else nn.LayerNorm(num_key_value_channels)
         self.attention = Attention(
             num_query_channels,
-            num_key_value_channels or num_query_channels,
+            num_key_value_channels,
             num_heads,
             num_qk_channels=num_qk_channels,
             num_v_channels=num_v_channels,
+            dropout=dropout,
+            empty=empty,
         )
         self.mlp_norm = nn.LayerNorm(num_query_channels)
         self.mlp = MLP(num_query_channels, widening_factor * num_query_channels, activation=activation)
 
-    def forward(self, x: Tensor, keys_values: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        keys_values: Tensor | Tokens | None = None,
+        mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+    ) -> Tensor:
         """Apply the layer.
 
         Args:
             x: (B, M, num_query_channels); cross-attention also takes (M, num_query_channels).
-            keys_values: (B, N, num_key_value_channels), given exactly to a cross-attention layer.
-            mask: (B, N) or (B, M, N) bool, True where attention is allowed.
+            keys_values: (B, N, num_key_value_channels) or tokens of that width, given exactly to a
+                cross-attention layer.
+            mask: (B, N) or (B, M, N) bool, True where attention is allowed. Tokens bring their own.
+            query_mask: (B, M) bool, True where a query is present.
 
         Returns:
             (B, M, num_query_channels).
         """
-        queries = self.query_norm(x)
-        if self.key_value_norm is not None and keys_values is not None:
-            attended = self.attention(queries, self.key_value_norm(keys_values), mask)
+        if self.key_value_norm is None or keys_values is None:
+            attended = self.attention(self.query_norm(x), None, mask, query_mask)
         else:
-            attended = self.attention(queries, queries, mask)
+            tokens = keys_values if isinstance(keys_values, Tokens) else Tokens(keys_values, mask)
+            attended = self._cross_attend(x, tokens, query_mask)
         x = x + attended if self.attention_residual else attended
         return x + self.mlp(self.mlp_norm(x))
+
+    def probabilities(
+        self, x: Tensor, keys_values: Tensor | Tokens | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """(B, heads, M, N) float: what the layer attends to. Arguments as for :meth:`forward`."""
+        attended = None
+        if self.key_value_norm is not None and keys_values is not None:
+            tokens = keys_values if isinstance(keys_values, Tokens) else Tokens(keys_values, mask)
+            attended, mask = self.key_value_norm(tokens.dense()), tokens.mask
+        query, key, _ = self.attention.project(self.query_norm(x), attended)
+        return self.attention.probabilities(query.expand(len(key), -1, -1, -1), key, _pairs(mask))
+
+    def _cross_attend(self, x: Tensor, tokens: Tokens, query_mask: Tensor | None) -> Tensor:
+        assert self.key_value_norm is not None
+        attention, mask = self.attention, tokens.mask
+        match choose_path(attention, x, tokens):
+            case Path.GRID:
+                assert tokens.grid is not None
+                attended = rewrites.attend_over_grid(
+                    attention, self.query_norm(x), self.key_value_norm, tokens.content, tokens.grid
+                )
+            case Path.FEW_QUERIES:
+                attended = rewrites.attend_with_few_queries(
+                    attention, self.query_norm(x), self.key_value_norm, tokens.dense(), mask
+                )
+            case Path.FEW_KEYS:
+                attended = rewrites.attend_to_few_keys(
+                    attention, self.query_norm, x, self.key_value_norm(tokens.dense()), mask
+                )
+            case Path.PLAIN:
+                keys_values = self.key_value_norm(tokens.dense())
+                return attention(self.query_norm(x), keys_values, mask, query_mask)
+        if query_mask is not None:  # as if attention had given zeros: the output's bias remains
+            attended = torch.where(query_mask.unsqueeze(-1), attended, attention.output.bias)
+        return attended
+
+
+def choose_path(attention: Attention, x: Tensor, tokens: Tokens) -> Path:
+    """The cheapest way to attend from x (..., M, Q) to ``tokens``, by counting multiplications.
+
+    Weights of attention that are dropped, or that differ from pair to pair by a mask, need the plain path.
+    """
+    special = attention.training and attention.dropout > 0
+    if tokens.mask is not None:
+        special = special or tokens.mask.dim() == 3 or attention.empty is EmptyAttention.MEAN
+    if special:
+        return Path.PLAIN
+    num_queries, num_query_channels = x.shape[-2:]
+    num_keys, num_channels = tokens.content.shape[-2], tokens.num_channels
+    widths = attention.num_qk_channels + attention.num_v_channels
+    costs = {
+        Path.PLAIN: num_keys * num_channels * widths
+        + num_queries * num_query_channels * widths
+        + num_queries * num_keys * widths,
+        Path.FEW_QUERIES: num_queries * (num_query_channels + num_channels) * widths
+        + 2 * attention.num_heads * num_queries * num_keys * num_channels,
+        Path.FEW_KEYS: num_keys * (num_query_channels + num_channels) * widths
+        + 2 * attention.num_heads * num_queries * num_keys * num_query_channels,
+    }
+    if tokens.grid is not None and tokens.mask is None and x.device.type == "cpu":
+        narrow = tokens.content.shape[-1] + rewrites.GRID_OVERHEAD
+        costs[Path.GRID] = (
+            num_queries * (num_query_channels + num_channels) * widths
+            + 2 * attention.num_heads * num_queries * num_keys * narrow
+        )
+    return min(costs, key=lambda path: costs[path])
+
+
+def _pairs(mask: Tensor | None) -> Tensor | None:
+    """A mask of keys (B, N) or of pairs (B, M, N), for (B, heads, M, N)."""
+    if mask is None:
+        return None
+    return mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]

@@ -2,30 +2,27 @@
 
 Sharing the file shares the model; nothing about a model lives outside it. Every value is checked when the
 dataclass is made, whether by hand, from a dict or from a file, and an error names the key, the value and
-what would be allowed.
+what would be allowed. :mod:`perceiver_policy.config_files` reads and writes the files.
 
-    config = load("model.yaml")                        # or load_named("unit_set_small")
-    config = dataclasses.replace(config, critic="state")
-    save(config, "model.yaml")
+Here are what all configurations have in common and those of the core. An adapter, a query or a head has its
+configuration beside its module, with a ``kind`` that names it in a file::
+
+    input: {kind: image, ...}
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.resources
 import math
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum, StrEnum
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
-
-from perceiver_policy.attention import ACTIVATIONS
+from perceiver_policy.activation import ACTIVATIONS
 
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -37,17 +34,34 @@ class ConfigError(ValueError):
     """A configuration that cannot be built; the message names the key, the value and the allowed ones."""
 
 
-class Critic(StrEnum):
-    """What the value is computed from."""
+class Placement(StrEnum):
+    """Where the cross-attention layers of an encoder stand (Perceiver, arXiv:2103.03206, table 6)."""
 
-    OBSERVATION = "observation"  # what the actor sees, sharing the actor's latents
-    STATE = "state"  # the full unit set (``state_*``), with an encoder of its own
+    START = "start"  # all of them before the first block
+    INTERLEAVED = "interleaved"  # one before every (num_blocks / num_cross_attention_layers)-th block
+
+
+class Sharing(StrEnum):
+    """Which cross-attention layers of an encoder have weights in common."""
+
+    NONE = "none"
+    ALL_BUT_FIRST = "all_but_first"  # the published Perceiver: 44.9 M weights for ImageNet
+    ALL = "all"
+
+
+class EmptyAttention(StrEnum):
+    """What a query receives that may attend to nothing."""
+
+    ZEROS = "zeros"
+    MEAN = "mean"  # of all values, masked or not, as Hugging Face's implementation does
 
 
 @dataclass(frozen=True)
 class Config:
     """What all configurations share: checked fields, and the way to and from plain dicts."""
 
+    kind: ClassVar[str] = ""
+    """What a file calls this configuration where several are possible; empty where only one is."""
     minimum: ClassVar[Mapping[str, float]] = {}
     """Smallest allowed value by field name; numbers not listed must be at least 1."""
     maximum: ClassVar[Mapping[str, int]] = {}
@@ -58,10 +72,8 @@ class Config:
             where = f"{type(self).__name__}.{name}"
             value = _coerce(getattr(self, name), hint, where)
             object.__setattr__(self, name, value)
-            for number in value if isinstance(value, tuple) else (value,):
+            for number in _numbers(value):
                 least = self.minimum.get(name, 1)
-                if isinstance(number, bool) or not isinstance(number, (int, float)):
-                    continue
                 if not number >= least:
                     raise ConfigError(f"{where} is {number!r}; it must be at least {least}")
                 most = self.maximum.get(name, LARGEST)
@@ -79,7 +91,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """A dict of plain numbers, strings, lists and dicts; :meth:`from_dict` gives the same config back."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        kind = {"kind": self.kind} if self.kind else {}
+        return kind | {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     def _require(self, condition: bool, name: str, rule: str) -> None:
         if not condition:
@@ -100,10 +113,18 @@ class EncoderConfig(Config):
     """The Perceiver encoder, in the paper's names. Widths left None are as in ``attention.Attention``,
     and heads are checked against ``num_latent_channels`` then."""
 
-    maximum: ClassVar[Mapping[str, int]] = {"num_self_attention_layers_per_block": 256, "num_blocks": 256}
+    minimum: ClassVar[Mapping[str, float]] = {"attention_dropout": 0.0}
+    maximum: ClassVar[Mapping[str, int]] = {
+        "num_self_attention_layers_per_block": 256,
+        "num_blocks": 256,
+        "num_cross_attention_layers": 256,
+    }
 
     num_latents: int = 4
     num_latent_channels: int = 32
+    num_cross_attention_layers: int = 1  # how often the inputs are read
+    cross_attention_placement: Placement = Placement.INTERLEAVED
+    cross_attention_sharing: Sharing = Sharing.ALL_BUT_FIRST
     num_cross_attention_heads: int = 2
     num_cross_attention_qk_channels: int | None = None
     num_cross_attention_v_channels: int | None = None
@@ -113,18 +134,30 @@ class EncoderConfig(Config):
     num_self_attention_qk_channels: int | None = None
     num_self_attention_v_channels: int | None = None
     num_self_attention_layers_per_block: int = 1
-    num_blocks: int = 1  # how often the same block of layers is applied
+    num_blocks: int = 1  # how often a block of layers is applied
+    share_blocks: bool = True  # whether it is the same block each time
     self_attention_widening_factor: int = 2
     activation: str = "relu"
+    attention_dropout: float = 0.0  # probability, while training
+    empty_attention: EmptyAttention = EmptyAttention.ZEROS
+    activation_checkpointing: bool = False  # layers run again in the backward pass instead of being kept
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_known_activation()
+        self._require(self.attention_dropout < 1, "attention_dropout", "it must be below 1")
         for kind in ("cross", "self"):
             qk = getattr(self, f"num_{kind}_attention_qk_channels") or self.num_latent_channels
             v = getattr(self, f"num_{kind}_attention_v_channels") or qk
             for channels, what in ((qk, "the query and key channels"), (v, "the value channels")):
                 self._require_heads_divide(f"num_{kind}_attention_heads", channels, what)
+        if self.cross_attention_placement is Placement.INTERLEAVED:
+            fitting = [n for n in range(1, self.num_blocks + 1) if self.num_blocks % n == 0]
+            self._require(
+                self.num_cross_attention_layers in fitting,
+                "num_cross_attention_layers",
+                f"interleaved with num_blocks {self.num_blocks} it must divide that: one of {fitting}",
+            )
 
 
 @dataclass(frozen=True)
@@ -132,16 +165,20 @@ class DecoderConfig(Config):
     """The Perceiver decoder: one cross-attention from the queries to the latents. ``num_query_channels``
     is decided by the queries, so heads are checked where the two meet."""
 
+    minimum: ClassVar[Mapping[str, float]] = {"attention_dropout": 0.0}
+
     num_cross_attention_heads: int = 2
     num_cross_attention_qk_channels: int | None = None
     num_cross_attention_v_channels: int | None = None
     widening_factor: int = 2
     query_residual: bool = True
     activation: str = "relu"
+    attention_dropout: float = 0.0  # probability, while training
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_known_activation()
+        self._require(self.attention_dropout < 1, "attention_dropout", "it must be below 1")
 
     def check_query_channels(self, num_query_channels: int) -> None:
         """Raise :class:`ConfigError` if the heads do not divide the width they will work on."""
@@ -151,153 +188,13 @@ class DecoderConfig(Config):
             self._require_heads_divide("num_cross_attention_heads", channels, what)
 
 
-@dataclass(frozen=True)
-class GeometryColumns(Config):
-    """Which columns of ``units`` hold what geometry and the pooling over own and enemy rows need."""
-
-    minimum: ClassVar[Mapping[str, float]] = {
-        "x": 0,
-        "y": 0,
-        "radius": 0,
-        "weapon_range": 0,
-        "own": 0,
-        "enemy": 0,
-    }
-
-    x: int = 0  # map cells
-    y: int = 1  # map cells
-    radius: int = 2  # map cells
-    weapon_range: int = 3  # map cells
-    own: int = 4  # flag
-    enemy: int = 5  # flag
-
-
-@dataclass(frozen=True)
-class UnitInputConfig(Config):
-    """Unit rows to tokens."""
-
-    minimum: ClassVar[Mapping[str, float]] = {"length_scale": 1e-6}
-
-    num_channels: int = 32  # width of a token, and of the unit queries made from it
-    num_hidden_channels: int = 64
-    num_frequency_bands: int = 4
-    max_frequency: float = 4.0  # half cycles per length_scale
-    length_scale: float = 8.0  # map cells that count as distance 1
-    activation: str = "relu"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_known_activation()
-
-
-@dataclass(frozen=True)
-class PairConfig(Config):
-    """Geometry from each controlled unit to each row."""
-
-    minimum: ClassVar[Mapping[str, float]] = {"row_columns": 0}
-
-    num_channels: int = 16
-    # Columns of the row that a unit compares rows by: vitality, weapon, speed, how many attack it already.
-    row_columns: tuple[int, ...] = (6, 7, 9, 10, 14, 16, 18, 31)
-
-
-@dataclass(frozen=True)
-class OrderHeadConfig(Config):
-    """Verb logits and the pointer."""
-
-    minimum: ClassVar[Mapping[str, float]] = {"init_gain": 0.0}
-
-    num_verb_hidden_channels: int = 32
-    num_key_channels: int = 32  # width of pointer queries and keys
-    init_gain: float = 0.05  # of the last layers: small starts near the uniform policy
-    activation: str = "relu"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_known_activation()
-
-
-@dataclass(frozen=True)
-class UnitSetPolicyConfig(Config):
-    """A policy over unit sets, whole. Sizes are those of the observations it reads."""
-
-    num_unit_features: int = 32  # F, columns of ``units``
-    num_scalars: int = 6  # S
-    num_verbs: int = 14  # V
-    num_target_verbs: int = 2  # V_t, the last V_t of the verbs
-    num_unit_types: int = 256  # capacity of the type embedding; larger indices are refused by the lookup
-    critic: Critic = Critic.OBSERVATION
-    geometry: GeometryColumns = field(default_factory=GeometryColumns)
-    unit_input: UnitInputConfig = field(default_factory=UnitInputConfig)
-    pair: PairConfig = field(default_factory=PairConfig)
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    order_head: OrderHeadConfig = field(default_factory=OrderHeadConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require(
-            self.num_target_verbs < self.num_verbs,
-            "num_target_verbs",
-            f"it must be below num_verbs, {self.num_verbs}: verb 0 is the order that needs no target",
-        )
-        allowed = f"num_unit_features {self.num_unit_features} allows 0 to {self.num_unit_features - 1}"
-        columns = {f"geometry.{name}": column for name, column in self.geometry.to_dict().items()}
-        columns |= {f"pair.row_columns[{i}]": column for i, column in enumerate(self.pair.row_columns)}
-        for name, column in columns.items():
-            if column >= self.num_unit_features:
-                raise ConfigError(f"{type(self).__name__}.{name} is {column}; {allowed}")
-        self.decoder.check_query_channels(self.unit_input.num_channels)
-
-
-def load(path: str | Path) -> UnitSetPolicyConfig:
-    """Read a policy's configuration from a YAML file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ConfigError: not YAML, or not a configuration; the message starts with the path.
-    """
-    path = Path(path)
-    return _parse(path.read_text(encoding="utf-8"), str(path))
-
-
-def load_named(name: str) -> UnitSetPolicyConfig:
-    """Read a configuration that ships with the package, such as ``unit_set_small``.
-
-    Raises:
-        ConfigError: no configuration of that name; the message lists the nearest.
-    """
-    folder = importlib.resources.files("perceiver_policy") / "configs"
-    names = named()
-    if name not in names:
-        raise ConfigError(f"no configuration is named {name!r}; {_nearest(name, names)}")
-    return _parse((folder / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml")
-
-
-def named() -> list[str]:
-    """Names of the configurations that ship with the package."""
-    folder = importlib.resources.files("perceiver_policy") / "configs"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
-
-
-def save(config: Config, path: str | Path) -> None:
-    """Write a configuration as YAML, every value spelled out."""
-    Path(path).write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
-
-
-def _parse(text: str, source: str) -> UnitSetPolicyConfig:
-    try:
-        return UnitSetPolicyConfig.from_dict(yaml.safe_load(text))
-    except (yaml.YAMLError, ConfigError) as error:
-        raise ConfigError(f"{source}: {error}") from error
-
-
 def _hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def _nearest(name: str, allowed: typing.Iterable[str]) -> str:
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """``did you mean ...?`` if something allowed is spelled like ``name``, else all that is allowed."""
     allowed = list(allowed)
     near = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(allowed)}"
@@ -306,9 +203,17 @@ def _nearest(name: str, allowed: typing.Iterable[str]) -> str:
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     """The value as the type the hint asks for, or a :class:`ConfigError` naming ``where``."""
     if isinstance(hint, types.UnionType):
-        if value is None:
+        if value is None and type(None) in hint.__args__:
             return None
-        return _coerce(value, next(arm for arm in hint.__args__ if arm is not type(None)), where)
+        arms = [arm for arm in hint.__args__ if arm is not type(None)]
+        return _coerce(value, arms[0] if len(arms) == 1 else _of_kind(value, arms, where), where)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} is {value!r}; expected a mapping")
+        return {
+            _coerce(key, hint.__args__[0], where): _coerce(item, hint.__args__[1], f"{where}.{key}")
+            for key, item in value.items()
+        }
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} is {value!r}; expected a list of {hint.__args__[0].__name__}")
@@ -324,9 +229,12 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} is {value!r}; expected a mapping of {hint.__name__} keys")
         fields = _hints(hint)
+        if hint.kind and value.get("kind", hint.kind) != hint.kind:
+            raise ConfigError(f"{where}.kind is {value['kind']!r}; expected {hint.kind!r}")
+        value = {key: item for key, item in value.items() if not (hint.kind and key == "kind")}
         for key in value:
             if key not in fields:
-                raise ConfigError(f"{where} has no key {key!r}; {_nearest(str(key), fields)}")
+                raise ConfigError(f"{where} has no key {key!r}; {nearest(str(key), fields)}")
         return hint(**{key: _coerce(item, fields[key], f"{where}.{key}") for key, item in value.items()})
     if hint is float and type(value) is int:
         return float(value)
@@ -335,9 +243,31 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
+def _of_kind(value: Any, kinds: Iterable[type[Config]], where: str) -> type[Config]:
+    """The one of several configurations that ``value`` is or, by its ``kind``, describes."""
+    by_kind = {kind.kind: kind for kind in kinds}
+    if isinstance(value, Config):
+        name: Any = value.kind
+    elif isinstance(value, Mapping):
+        name = value.get("kind")
+    else:
+        raise ConfigError(f"{where} is {value!r}; expected a mapping with a kind: {', '.join(by_kind)}")
+    if name not in by_kind:
+        raise ConfigError(f"{where}.kind is {name!r}; {nearest(str(name), by_kind)}")
+    return by_kind[name]
+
+
+def _numbers(value: Any) -> list[int | float]:
+    """The numbers in a field's value: itself, or those in its tuple or dict."""
+    values = value if isinstance(value, tuple) else value.values() if isinstance(value, dict) else (value,)
+    return [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Config):
         return value.to_dict()
     if isinstance(value, Enum):
         return value.value
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

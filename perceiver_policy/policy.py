@@ -14,6 +14,10 @@ What flows in (B the batch; U, A any sizes, different from call to call if need 
 Masks: True means present or allowed. What flows out are orders (B, A, 2) int64: a verb, and the row it
 points at (0 for verbs without a target). A slot that commands no unit always gets verb 0, NO_OP, with
 log-probability and entropy exactly 0.
+
+With ``memory`` the policy is recurrent: the encoder starts from the learned latents plus the normalised
+latents of the step before, the state (B, N, D), which is 0 before the first step. Without it there is no
+state, and observations are unrelated to each other.
 """
 
 from __future__ import annotations
@@ -27,12 +31,12 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_policy.attention import MLP
-from perceiver_policy.config import Critic, UnitSetPolicyConfig
 from perceiver_policy.core import PerceiverDecoder, PerceiverEncoder
 from perceiver_policy.heads import categorical
 from perceiver_policy.heads.pointer import NO_OP, NO_TARGET, PointerOrderHead
 from perceiver_policy.inputs.unit_set import PairGeometry, UnitSetInput, pool_pairs
-from perceiver_policy.queries.learned import LearnedQuery
+from perceiver_policy.policy_config import Critic, UnitSetPolicyConfig
+from perceiver_policy.queries.learned import LearnedQuery, LearnedQueryConfig
 from perceiver_policy.queries.units import UnitQuery
 
 Observation = Mapping[str, Tensor]
@@ -57,6 +61,7 @@ class Orders(NamedTuple):
     log_prob: Tensor  # (B, A)
     verb_logits: Tensor  # (B, A, V)
     target_logits: Tensor  # (B, A, U), given the verb chosen
+    state: Tensor | None = None  # (B, N, D), for the next step of a policy with memory
 
 
 class Evaluation(NamedTuple):
@@ -93,7 +98,7 @@ class PolicyOutput:
     def value(self) -> Tensor:
         """(B,) float. Computed when first asked for."""
         if self.policy.observation_critic is None or self._value_answer is None:
-            return self.policy.value(self.observation)
+            return self.policy.value(self.observation)  # a state critic has no memory
         return self.policy.observation_critic(self._value_answer)
 
     def choose(self, *, deterministic: bool, generator: torch.Generator | None = None) -> Orders:
@@ -112,6 +117,7 @@ class PolicyOutput:
             verb_log_prob + target_log_prob,
             self.verb_logits,
             target_logits,
+            self.latents if self.policy.config.memory else None,
         )
 
     def evaluate(self, orders: Tensor) -> Evaluation:
@@ -146,6 +152,7 @@ class UnitSetPolicy(nn.Module):
         self.unit_input = _unit_input(config)
         self.pair_geometry = PairGeometry(config.pair, config.geometry, config.unit_input.length_scale)
         self.encoder = PerceiverEncoder(config.encoder, num_channels)
+        self.memory_norm = nn.LayerNorm(config.encoder.num_latent_channels) if config.memory else None
         self.unit_query = UnitQuery(num_channels, 2 * config.pair.num_channels)
         self.decoder = PerceiverDecoder(config.decoder, num_channels, config.encoder.num_latent_channels)
         self.order_head = PointerOrderHead(
@@ -159,19 +166,33 @@ class UnitSetPolicy(nn.Module):
         self.observation_critic = ObservationCritic(config) if observes else None
         self.state_critic = None if observes else StateCritic(config)
 
-    def forward(self, observation: Observation) -> PolicyOutput:
-        """Read observations: everything that does not depend on the orders."""
+    def initial_state(self, batch_size: int) -> Tensor | None:
+        """(batch_size, N, D) float of zeros, the state before the first step; None without memory."""
+        if not self.config.memory:
+            return None
+        return torch.zeros(batch_size, *self.encoder.latents.shape, device=self.encoder.latents.device)
+
+    def forward(
+        self, observation: Observation, state: Tensor | None = None, *, num_steps: int = 1
+    ) -> PolicyOutput:
+        """Read observations: everything that does not depend on the orders.
+
+        Args:
+            observation: see the module docstring.
+            state: (B / num_steps, N, D) float, of the step before the first; None: the initial one.
+            num_steps: T. With memory the batch is B / T sequences of T steps each, step after step.
+        """
         units, unit_mask = observation["units"], observation["unit_mask"]
         controlled_mask = observation["controlled_mask"]
         select, controlled = self._controlled(observation)
-        tokens, latents = self._encode(observation, controlled)
+        tokens, latents = self._encode(observation, controlled, state, num_steps)
         pairs = self.pair_geometry(units, unit_mask, controlled, select)
         queries = self.unit_query(tokens, pool_pairs(pairs, unit_mask), select)
         value_answer = None
         if self.observation_critic is None:
             answers = self.decoder(queries, latents)
         else:
-            value_query = self.observation_critic.query(len(units))
+            value_query = self.observation_critic.query().expand(len(units), -1, -1)
             answers = self.decoder(torch.cat((queries, value_query), dim=1), latents)
             answers, value_answer = answers[:, :-1], answers[:, -1]
         verb_mask = torch.where(
@@ -189,6 +210,7 @@ class UnitSetPolicy(nn.Module):
         *,
         deterministic: bool,
         generator: torch.Generator | None = None,
+        state: Tensor | None = None,
     ) -> Orders:
         """Choose orders, without gradients.
 
@@ -196,16 +218,21 @@ class UnitSetPolicy(nn.Module):
             observation: see the module docstring; ``state_*`` is not needed.
             deterministic: the likeliest verb and its likeliest target, instead of a draw.
             generator: source of the draws.
+            state: (B, N, D), what the step before returned as such; None: the initial one, or no memory.
         """
-        return self.forward(observation).choose(deterministic=deterministic, generator=generator)
+        output = self.forward(observation, state)
+        return output.choose(deterministic=deterministic, generator=generator)
 
-    def evaluate_orders(self, observation: Observation, orders: Tensor) -> Evaluation:
-        """Score orders (B, A, 2) int64 that were given on these observations, with gradients."""
-        return self.forward(observation).evaluate(orders)
+    def evaluate_orders(
+        self, observation: Observation, orders: Tensor, state: Tensor | None = None, *, num_steps: int = 1
+    ) -> Evaluation:
+        """Score orders (B, A, 2) int64 that were given on these observations, with gradients; the other
+        arguments are as for :meth:`forward`."""
+        return self.forward(observation, state, num_steps=num_steps).evaluate(orders)
 
-    def value(self, observation: Observation) -> Tensor:
-        """(B,) float, by no more computation than it needs. With ``critic: state`` only ``state_*`` and
-        ``scalars`` are read.
+    def value(self, observation: Observation, state: Tensor | None = None, *, num_steps: int = 1) -> Tensor:
+        """(B,) float, by no more computation than it needs; arguments as for :meth:`forward`. With
+        ``critic: state`` only ``state_*`` and ``scalars`` are read.
 
         Raises:
             ValueError: ``critic`` is ``state`` and the observation has none.
@@ -213,8 +240,8 @@ class UnitSetPolicy(nn.Module):
         if self.state_critic is not None:
             return self.state_critic(observation)
         assert self.observation_critic is not None
-        _, latents = self._encode(observation, self._controlled(observation)[1])
-        query = self.observation_critic.query(len(latents))
+        _, latents = self._encode(observation, self._controlled(observation)[1], state, num_steps)
+        query = self.observation_critic.query()
         return self.observation_critic(self.decoder(query, latents)[:, 0])
 
     def _controlled(self, observation: Observation) -> tuple[Tensor, Tensor]:
@@ -225,7 +252,9 @@ class UnitSetPolicy(nn.Module):
         select = (select & observation["controlled_mask"].unsqueeze(-1)).to(units.dtype)
         return select, torch.bmm(select, units)
 
-    def _encode(self, observation: Observation, controlled: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(
+        self, observation: Observation, controlled: Tensor, state: Tensor | None, num_steps: int
+    ) -> tuple[Tensor, Tensor]:
         """The rows' tokens (B, U, C) and the latents (B, N, D)."""
         num_controlled = observation["controlled_mask"].sum(1, keepdim=True)
         tokens, inputs, mask = self.unit_input(
@@ -235,7 +264,16 @@ class UnitSetPolicy(nn.Module):
             observation["scalars"],
             controlled.sum(1) / num_controlled.clamp_min(1),
         )
-        return tokens, self.encoder(inputs, mask)
+        if self.memory_norm is None:
+            return tokens, self.encoder(inputs, mask)
+        steps = inputs.unflatten(0, (-1, num_steps)), mask.unflatten(0, (-1, num_steps))
+        state = self.initial_state(len(steps[0])) if state is None else state
+        latents = []
+        for step in range(num_steps):
+            start = self.encoder.latents + self.memory_norm(state)
+            state = self.encoder(steps[0][:, step], steps[1][:, step], start)
+            latents.append(state)
+        return tokens, torch.stack(latents, dim=1).flatten(0, 1)
 
 
 class ObservationCritic(nn.Module):
@@ -244,7 +282,7 @@ class ObservationCritic(nn.Module):
     def __init__(self, config: UnitSetPolicyConfig) -> None:
         super().__init__()
         num_channels = config.unit_input.num_channels
-        self.query = LearnedQuery(1, num_channels)
+        self.query = LearnedQuery(LearnedQueryConfig(1, num_channels))
         self.head = MLP(num_channels, num_channels, 1, activation=config.order_head.activation)
 
     def forward(self, answer: Tensor) -> Tensor:
@@ -261,7 +299,7 @@ class StateCritic(nn.Module):
         self.own_column = config.geometry.own
         self.unit_input = _unit_input(config)
         self.encoder = PerceiverEncoder(config.encoder, num_channels)
-        self.query = LearnedQuery(1, num_channels)
+        self.query = LearnedQuery(LearnedQueryConfig(1, num_channels))
         self.decoder = PerceiverDecoder(config.decoder, num_channels, config.encoder.num_latent_channels)
         self.head = MLP(num_channels, num_channels, 1, activation=config.order_head.activation)
 
@@ -281,7 +319,7 @@ class StateCritic(nn.Module):
         own = ((units[..., self.own_column] > 0) & unit_mask).to(units.dtype)
         centre = torch.einsum("bu,buf->bf", own, units) / own.sum(1, keepdim=True).clamp_min(1)
         _, inputs, mask = self.unit_input(units, unit_type, unit_mask, observation["scalars"], centre)
-        decoded = self.decoder(self.query(len(units)), self.encoder(inputs, mask))
+        decoded = self.decoder(self.query(), self.encoder(inputs, mask))
         return self.head(decoded[:, 0]).squeeze(-1)
 
 

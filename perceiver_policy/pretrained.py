@@ -19,13 +19,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from perceiver_policy import config as configuration
+from perceiver_policy import config_files
+from perceiver_policy.config import ConfigError
 from perceiver_policy.policy import UnitSetPolicy
+from perceiver_policy.policy_config import UnitSetPolicyConfig
 
 CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = "perceiver_policy.UnitSetPolicy"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -64,7 +66,7 @@ def save_policy(
     try:
         export = workspace / "new"
         export.mkdir()
-        configuration.save(policy.config, export / CONFIG_FILE)
+        config_files.save(policy.config, export / CONFIG_FILE)
         (export / WEIGHTS_FILE).write_bytes(save(weights, metadata=header))
         if directory.exists():
             directory.replace(old)
@@ -90,8 +92,8 @@ def load_policy(directory: str | Path, *, device: str | torch.device = "cpu") ->
     directory = Path(directory)
     _require_files(directory)
     try:
-        config = configuration.load(directory / CONFIG_FILE)
-    except (configuration.ConfigError, UnicodeDecodeError) as error:
+        config = config_files.load(directory / CONFIG_FILE, UnitSetPolicyConfig)
+    except (ConfigError, UnicodeDecodeError) as error:
         raise ExportError(f"{directory}: the configuration cannot be used: {error}") from error
     with torch.device("meta"):  # shapes without memory, however large the configuration says they are
         outline = UnitSetPolicy(config).state_dict()

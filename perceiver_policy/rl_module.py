@@ -5,7 +5,8 @@ Usable in anyone's algorithm config, on any environment whose spaces follow the 
     model_config = {"encoder": {"num_latents": 16}}
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=PerceiverRLModule, model_config=model_config))
 
-It serves PPO, IMPALA and APPO: it has values, target networks, and no state between steps.
+It serves PPO, IMPALA and APPO: it has values and target networks. With ``memory: true`` the latents are its
+state from step to step, and training unrolls sequences of ``max_seq_len`` steps (RLlib's key, 20 by default).
 
 ``model_config`` takes the fields of the policy's config; sizes that the spaces tell may be left out. One more
 key belongs to the adapter:
@@ -41,11 +42,13 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.typing import NetworkType
 from torch import Tensor
 
-from perceiver_policy.config import UnitSetPolicyConfig
 from perceiver_policy.heads import categorical
 from perceiver_policy.heads.pointer import NO_TARGET
 from perceiver_policy.policy import ACTOR_KEYS, PolicyOutput, UnitSetPolicy
+from perceiver_policy.policy_config import UnitSetPolicyConfig
 
+_LATENTS = "latents"
+"""What the state of a policy with memory is called."""
 _ADDED_BY_RLLIB = ("vf_share_layers", "max_seq_len")
 """Keys that algorithms merge into every ``model_config`` and that mean nothing here."""
 
@@ -163,30 +166,39 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
             num_verbs=config.num_verbs, num_target_verbs=config.num_target_verbs, per_unit=self.per_unit_ratio
         )
 
+    def get_initial_state(self) -> dict[str, Any]:
+        """``latents`` (N, D) float32 of zeros with memory; empty, RLlib's sign for none, without."""
+        state = self.policy.initial_state(1)
+        return {} if state is None else {_LATENTS: state[0].cpu().numpy()}
+
     def train(self, mode: bool = True) -> PerceiverRLModule:
         """As every module's, but free where nothing changes: RLlib asks before each forward pass."""
         return self if mode == self.training else super().train(mode)
 
     @torch.no_grad()
-    def _forward_inference(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Tensor]:
-        return {Columns.ACTIONS: self.policy.act(batch[Columns.OBS], deterministic=True).orders}
+    def _forward_inference(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        read = _Reading(self.policy, batch)
+        taken = read.output.choose(deterministic=True)
+        return {Columns.ACTIONS: read.by_step(taken.orders), **read.state_out()}
 
     @torch.no_grad()
-    def _forward_exploration(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Tensor]:
-        output = self.policy(batch[Columns.OBS])
-        taken = output.choose(deterministic=False)
+    def _forward_exploration(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        read = _Reading(self.policy, batch)
+        taken = read.output.choose(deterministic=False)
+        log_prob = taken.log_prob if self.per_unit_ratio else taken.log_prob.sum(-1)
         return {
-            Columns.ACTIONS: taken.orders,
-            Columns.ACTION_LOGP: taken.log_prob if self.per_unit_ratio else taken.log_prob.sum(-1),
-            Columns.ACTION_DIST_INPUTS: torch.cat((taken.verb_logits, taken.target_logits), -1),
-            Columns.VF_PREDS: output.value,
+            Columns.ACTIONS: read.by_step(taken.orders),
+            Columns.ACTION_LOGP: read.by_step(log_prob),
+            Columns.ACTION_DIST_INPUTS: read.by_step(torch.cat((taken.verb_logits, taken.target_logits), -1)),
+            Columns.VF_PREDS: read.by_step(read.output.value),
+            **read.state_out(),
         }
 
     def _forward_train(self, batch: Mapping[str, Any], **_: Any) -> dict[str, Tensor]:
-        output = self.policy(batch[Columns.OBS])
+        read = _Reading(self.policy, batch)
         return {
-            Columns.ACTION_DIST_INPUTS: _logits_given_orders(output, batch[Columns.ACTIONS]),
-            Columns.EMBEDDINGS: output.value,
+            Columns.ACTION_DIST_INPUTS: read.logits_given(batch[Columns.ACTIONS]),
+            Columns.EMBEDDINGS: read.by_step(read.output.value),
         }
 
     def make_target_networks(self) -> None:
@@ -199,8 +211,8 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
 
     def forward_target(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The copy's logits (B, A, V + U) for the orders in ``batch``, teacher-forced as in training."""
-        output = self._target_policy(batch[Columns.OBS])
-        return {TARGET_NETWORK_ACTION_DIST_INPUTS: _logits_given_orders(output, batch[Columns.ACTIONS])}
+        read = _Reading(self._target_policy, batch)
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: read.logits_given(batch[Columns.ACTIONS])}
 
     def get_non_inference_attributes(self) -> list[str]:
         """The copy: modules that only act receive and keep none."""
@@ -217,16 +229,50 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
             (B,); with ``embeddings`` under ``per_unit_ratio`` (B, A), one copy a unit, to meet its targets.
         """
         if embeddings is None:
-            return self.policy.value(batch[Columns.OBS])
+            steps = _Steps(self.policy, batch)
+            return steps.by_step(self.policy.value(steps.observation, steps.state, num_steps=steps.num_steps))
         if not self.per_unit_ratio:
             return embeddings
-        return embeddings[:, None].expand(batch[Columns.OBS]["controlled_mask"].shape)
+        return embeddings.unsqueeze(-1).expand(batch[Columns.OBS]["controlled_mask"].shape)
 
 
-def _logits_given_orders(output: PolicyOutput, orders: Tensor) -> Tensor:
-    """(B, A, V + U): of verbs, and of targets given the verbs of ``orders`` (B, A, 2)."""
-    target_logits = output.target_logits(orders[..., 0].long())
-    return torch.cat((output.verb_logits, target_logits), -1)
+class _Steps:
+    """A batch of RLlib as the policy takes it: where it has memory, (B, T, ...) becomes (B * T, ...)."""
+
+    def __init__(self, policy: UnitSetPolicy, batch: Mapping[str, Any]) -> None:
+        self.observation: Mapping[str, Tensor] = batch[Columns.OBS]
+        self.sequences: tuple[int, int] | None = None
+        self.num_steps = 1
+        self.state: Tensor | None = None
+        if policy.config.memory:
+            batch_size, self.num_steps = self.observation["controlled_mask"].shape[:2]
+            self.sequences = (batch_size, self.num_steps)
+            self.observation = {key: tensor.flatten(0, 1) for key, tensor in self.observation.items()}
+            self.state = batch[Columns.STATE_IN][_LATENTS]
+
+    def by_step(self, rows: Tensor) -> Tensor:
+        """(B * T, ...) to (B, T, ...); untouched without memory."""
+        return rows if self.sequences is None else rows.unflatten(0, self.sequences)
+
+
+class _Reading(_Steps):
+    """A batch of RLlib, and what the policy makes of it."""
+
+    def __init__(self, policy: UnitSetPolicy, batch: Mapping[str, Any]) -> None:
+        super().__init__(policy, batch)
+        self.output: PolicyOutput = policy(self.observation, self.state, num_steps=self.num_steps)
+
+    def state_out(self) -> dict[str, dict[str, Tensor]]:
+        """The state after the last step; nothing without memory."""
+        if self.sequences is None:
+            return {}
+        return {Columns.STATE_OUT: {_LATENTS: self.by_step(self.output.latents)[:, -1]}}
+
+    def logits_given(self, orders: Tensor) -> Tensor:
+        """(B, A, V + U) or (B, T, A, V + U): of verbs, and of targets given the verbs of ``orders``."""
+        verbs = orders[..., 0].long()
+        target_logits = self.output.target_logits(verbs if self.sequences is None else verbs.flatten(0, 1))
+        return self.by_step(torch.cat((self.output.verb_logits, target_logits), -1))
 
 
 def policy_config(

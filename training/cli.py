@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "how often an agent wins, with an interval",
     "export": "a run's policy as a folder that loads anywhere",
     "watch": "play or replay a battle into a web page and a GIF",
+    "look": "what a policy attends to in a battle, as pictures",
     "scenarios": "what can be played; check a scenario file of your own",
     "benchmark": "measure the engine, the network and training",
     "calibrate": "how scripts fare everywhere, beside published numbers",

@@ -380,8 +380,9 @@ def _play(
     while running.any():
         for player, observation, given in zip(players, batch.observations, orders, strict=True):
             if player is not None and observation is not None and given is not None:
-                answered = player.act(_rows(observation, running))
-                given[running] = answered.reshape(-1, *given.shape[1:])
+                shown = running | player.remembers
+                answered = player.act(_rows(observation, shown))
+                given[shown] = answered.reshape(-1, *given.shape[1:])
         result = batch.step(orders[0], orders[1])
         running = ~result.done
     outcomes = result.outcome.copy()

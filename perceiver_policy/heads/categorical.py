@@ -14,7 +14,10 @@ LOWEST = -80.0  # below the best logit: e^-80 is still a normal float32
 
 
 def mask_logits(logits: Tensor, allowed: Tensor) -> Tensor:
-    """Logits (..., C) with :data:`MASKED` where ``allowed`` (..., C) bool is False."""
+    """Logits (..., C) with :data:`MASKED` where ``allowed`` (..., C) bool is False; float32 if they came in
+    16 bits, which hold neither :data:`MASKED` (float16) nor a probability (bfloat16) well."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
     return logits.masked_fill(~allowed, MASKED)
 
 

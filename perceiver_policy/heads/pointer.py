@@ -16,11 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_policy.attention import MLP
-from perceiver_policy.config import OrderHeadConfig
 from perceiver_policy.heads.categorical import mask_logits
+from perceiver_policy.policy_config import OrderHeadConfig
 
 NO_OP = 0  # the verb every slot may fall back on
 NO_TARGET = 0  # the row named by verbs that need none
+
+
+def pointer_logits(queries: Tensor, keys: Tensor) -> Tensor:
+    """q·k / √d: (B, M, N) from queries (B, M, d) and keys (B, N, d)."""
+    return torch.bmm(queries / math.sqrt(keys.shape[-1]), keys.transpose(1, 2))
 
 
 class PointerOrderHead(nn.Module):
@@ -80,11 +85,10 @@ class PointerOrderHead(nn.Module):
         Returns:
             (B, A, U) float, masked.
         """
-        num_key_channels = self.widths[0]
         target_verb = (verb - self.first_target_verb).clamp_min(0)
         query = self.pointer(decoded) + self.target_verb(target_verb)
         by_token, by_pair = query.split(self.widths, dim=-1)
-        logits = torch.bmm(by_token / math.sqrt(num_key_channels), self.key(tokens).transpose(1, 2))
+        logits = pointer_logits(by_token, self.key(tokens))
         # Not a batched matmul: (U, P) by (P,) is so small that its backward pass costs twice as much.
         logits = logits + (pairs * by_pair.unsqueeze(2)).sum(-1)
         needs_target = self.needs_target(verb).unsqueeze(-1)

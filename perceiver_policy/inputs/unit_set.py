@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_policy.attention import ACTIVATIONS
-from perceiver_policy.config import GeometryColumns, PairConfig, UnitInputConfig
+from perceiver_policy.activation import ACTIVATIONS
+from perceiver_policy.policy_config import GeometryColumns, PairConfig, UnitInputConfig
 from perceiver_policy.position import FourierEncoding
 
 TYPE_INIT_STD = 0.1

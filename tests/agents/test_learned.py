@@ -149,3 +149,36 @@ def test_a_policy_for_other_observations_is_refused(
 def test_a_folder_without_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="not an exported policy"):
         load_agent(str(tmp_path))
+
+
+class TestMemory:
+    """An agent that remembers: each battle by its place, forgotten where one begins."""
+
+    def agent(self) -> LearnedAgent:
+        torch.manual_seed(0)
+        policy = UnitSetPolicy(UnitSetPolicyConfig(memory=True))
+        torch.nn.init.normal_(policy.order_head.verb.last.weight)
+        return LearnedAgent(policy)
+
+    def test_battles_are_remembered_and_forgotten_one_by_one(self) -> None:
+        battles = BattleBatch("3m", 3)
+        agent, states = self.agent(), []
+        for _ in range(3):
+            battles.step(agent.act(battles.observations[0]))
+            states.append(agent._state)
+        observation = {key: array.copy() for key, array in battles.observations[0].items()}
+        observation["scalars"][1, 0] = 0.0  # the second battle begins
+        agent.act(observation)
+        alone = self.agent()
+        alone.act({key: array[1:2] for key, array in observation.items()})
+        torch.testing.assert_close(agent._state[1:2], alone._state)
+        assert not torch.allclose(agent._state[0], alone._state[0])
+        agent.reset(0)
+        assert agent._state is None
+
+    def test_other_battles_than_before_are_refused(self) -> None:
+        battles = BattleBatch("3m", 3)
+        agent = self.agent()
+        battles.step(agent.act(battles.observations[0]))
+        with pytest.raises(ValueError, match="a memory of 3 battles, and is shown 2"):
+            agent.act({key: array[:2] for key, array in battles.observations[0].items()})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from perceiver_policy.attention import Attention, AttentionLayer
+from perceiver_policy.config import EmptyAttention
 
 
 def attend_by_hand(attention: Attention, queries: Tensor, keys_values: Tensor, allowed: Tensor) -> Tensor:
@@ -90,3 +91,29 @@ def test_layer_is_attention_then_mlp_both_pre_norm(residual: bool) -> None:
     expected = layer.attention(norm(x), norm(keys_values)) + (x if residual else 0.0)
     expected = expected + layer.mlp(norm(expected))
     torch.testing.assert_close(layer(x, keys_values), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mean_of_all_values_where_nothing_may_be_attended_to() -> None:
+    torch.manual_seed(0)
+    attention = Attention(8, 6, num_heads=2, empty=EmptyAttention.MEAN)
+    queries, keys_values = torch.randn(2, 4, 8), torch.randn(2, 5, 6)
+    mask = torch.tensor([[False] * 5, [True, True, False, True, True]])
+    result = attention(queries, keys_values, mask)
+    value = attention.key_value(keys_values)[..., 8:]
+    torch.testing.assert_close(result[0], attention.output(value[0].mean(0)).expand(4, -1))
+    zeros = Attention(8, 6, num_heads=2)
+    zeros.load_state_dict(attention.state_dict())
+    torch.testing.assert_close(result[1], zeros(queries, keys_values, mask)[1])
+
+
+def test_dropout_is_for_training_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    for v in (None, 12):  # with equal widths torch's own kernel, else ours
+        attention = Attention(8, 6, num_heads=2, num_v_channels=v, dropout=0.5)
+        queries, keys_values = torch.randn(1, 4, 8), torch.randn(1, 5, 6)
+        draws = torch.stack([attention(queries, keys_values) for _ in range(4000)])
+        attention.eval()
+        expected = attention(queries, keys_values)
+        assert (draws.std(0) > 0.02).all()
+        torch.testing.assert_close(draws.mean(0), expected, rtol=0, atol=0.04)
+        assert torch.equal(expected, attention(queries, keys_values))

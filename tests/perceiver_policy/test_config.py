@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from envs import unit_set
-from perceiver_policy import UnitSetPolicy
-from perceiver_policy import config as configuration
-from perceiver_policy.config import ConfigError, Critic, EncoderConfig, UnitSetPolicyConfig
+from perceiver_policy import UnitSetPolicy, config_files
+from perceiver_policy.config import ConfigError, EncoderConfig
+from perceiver_policy.policy_config import Critic, UnitSetPolicyConfig
 
 
 def test_default_is_the_named_one_and_fits_the_contract() -> None:
-    config = configuration.load_named("unit_set_small")
+    config = config_files.load_named("unit_set_small", UnitSetPolicyConfig)
     assert config == UnitSetPolicyConfig()
     assert config.num_unit_features == unit_set.NUM_UNIT_FEATURES
     assert config.num_scalars == unit_set.NUM_SCALARS
@@ -28,8 +28,8 @@ def test_default_is_the_named_one_and_fits_the_contract() -> None:
 
 def test_yaml_round_trip(tmp_path: Path) -> None:
     config = UnitSetPolicyConfig(critic=Critic.STATE, encoder=EncoderConfig(num_latents=3, num_blocks=2))
-    configuration.save(config, tmp_path / "model.yaml")
-    assert configuration.load(tmp_path / "model.yaml") == config
+    config_files.save(config, tmp_path / "model.yaml")
+    assert config_files.load(tmp_path / "model.yaml") == config
 
 
 def test_keys_left_out_keep_their_defaults() -> None:
@@ -83,12 +83,20 @@ def test_errors_in_files_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "model.yaml"
     path.write_text("encoder: [")
     with pytest.raises(ConfigError, match=r"model\.yaml: "):
-        configuration.load(path)
+        config_files.load(path)
+    path.write_text("encoder: {}")
+    with pytest.raises(
+        ConfigError, match=r"model\.yaml: kind is None; allowed: unit_set_policy, perceiver_io"
+    ):
+        config_files.load(path)
+    path.write_text("kind: perceiver_io")
+    with pytest.raises(ConfigError, match="kind is 'perceiver_io'; expected 'unit_set_policy'"):
+        config_files.load(path, UnitSetPolicyConfig)
     path.write_text("encodr: {}")
     with pytest.raises(ConfigError, match=r"model\.yaml: .*did you mean encoder"):
-        configuration.load(path)
+        config_files.load(path, UnitSetPolicyConfig)
     with pytest.raises(ConfigError, match="no configuration is named 'unit_set_smal'; did you mean"):
-        configuration.load_named("unit_set_smal")
+        config_files.load_named("unit_set_smal")
 
 
 def test_every_size_can_be_other_than_the_default() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from envs.unit_set import FEATURE_INDEX, NUM_SCALARS, NUM_UNIT_FEATURES, NUM_VERBS, Verb
-from perceiver_policy import UnitSetPolicy, load_named
+from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig, load_named
 
 NUM_OWN, NUM_ENEMIES, BATCH = 2, 4, 128
 
@@ -50,7 +50,7 @@ def accuracy(policy: UnitSetPolicy, generator: torch.Generator, num_enemies: int
 def test_policy_gradients_learn_to_attack_the_nearest_enemy() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    policy = UnitSetPolicy(load_named("unit_set_small"))
+    policy = UnitSetPolicy(load_named("unit_set_small", UnitSetPolicyConfig))
     optimizer = torch.optim.Adam(policy.parameters(), lr=3e-3)
     assert accuracy(policy, generator) < 0.5
     for _ in range(300):

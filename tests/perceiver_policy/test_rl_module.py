@@ -220,6 +220,35 @@ def test_sizes_come_from_the_spaces_and_must_be_theirs():
         policy_config(spaces[0], gym.spaces.Discrete(3), {})
 
 
+def test_memory_is_carried_through_rllibs_states(batch):
+    """A sequence in one pass, as in training, equals step after step, as in sampling."""
+    module = make_module(memory=True, encoder=TINY["encoder"] | {"num_latents": 3})
+    assert module.is_stateful()
+    assert {name: state.shape for name, state in module.get_initial_state().items()} == {"latents": (3, 8)}
+    observation = {key: value.unflatten(0, (4, 4)) for key, value in batch[Columns.OBS].items()}
+    initial = {"latents": torch.zeros(4, 3, 8)}
+    state, steps = initial, []
+    for t in range(4):
+        step = {key: value[:, t : t + 1] for key, value in observation.items()}
+        steps.append(module.forward_exploration({Columns.OBS: step, Columns.STATE_IN: state}))
+        state = steps[-1][Columns.STATE_OUT]
+    sequence = {Columns.OBS: observation, Columns.STATE_IN: initial}
+    sequence[Columns.ACTIONS] = torch.cat([step[Columns.ACTIONS] for step in steps], dim=1)
+    whole = module.forward_train(sequence)
+    for theirs, ours in (
+        (Columns.ACTION_DIST_INPUTS, whole[Columns.ACTION_DIST_INPUTS]),
+        (Columns.VF_PREDS, whole[Columns.EMBEDDINGS]),
+        (Columns.VF_PREDS, module.compute_values(sequence)),
+    ):
+        torch.testing.assert_close(torch.cat([step[theirs] for step in steps], dim=1), ours)
+    forgetful = module.forward_train(sequence | {Columns.STATE_IN: {"latents": torch.randn(4, 3, 8)}})
+    assert (forgetful[Columns.EMBEDDINGS] - whole[Columns.EMBEDDINGS]).abs().max() > 1e-4
+
+
+def test_without_memory_there_is_no_state():
+    assert not make_module().is_stateful()
+
+
 class Drill(MultiAgentEnv):
     """Two agents with ``slots`` units each; whoever orders a STOP is paid. Four steps."""
 
@@ -246,15 +275,16 @@ class Drill(MultiAgentEnv):
         return {name: random_observation(self.rng, slots=self.slots) for name in self.possible_agents}
 
 
-@pytest.mark.parametrize("slots", [1, 3])
-def test_stock_ppo_learns_from_the_stock_runner(slots):
+@pytest.mark.parametrize(("slots", "memory"), [(1, False), (3, False), (3, True)])
+def test_stock_ppo_learns_from_the_stock_runner(slots, memory):
     """Anyone's config: default learner, default connectors, default episodes; Ray need not run."""
+    model = TINY | {"memory": memory, "max_seq_len": 3}  # an episode of 4 steps is two sequences
     config = (
         PPOConfig()
         .environment(Drill, env_config={"slots": slots}, disable_env_checking=True)
         .env_runners(num_env_runners=0, num_envs_per_env_runner=2, rollout_fragment_length=8)
         .multi_agent(policies={"shared"}, policy_mapping_fn=lambda *_, **__: "shared")
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=PerceiverRLModule, model_config=TINY))
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=PerceiverRLModule, model_config=model))
         .training(train_batch_size_per_learner=16, minibatch_size=16, num_epochs=1)
     )
     runner = MultiAgentEnvRunner(config=config, worker_index=0)

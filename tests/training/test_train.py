@@ -80,7 +80,10 @@ def test_a_run_cut_off_as_it_began_can_begin(tmp_path, monkeypatch):
     def die(*_):
         raise SystemExit
 
-    for module, name in (("perceiver_policy.config", "save"), ("training.rl.run_folder", "write_whole")):
+    for module, name in (
+        ("perceiver_policy.config_files", "save"),
+        ("training.rl.run_folder", "write_whole"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(f"{module}.{name}", die)
             with pytest.raises(SystemExit):

@@ -8,8 +8,9 @@ import torch
 
 from envs.battle.batch import BattleBatch
 from envs.unit_set import Verb
-from perceiver_policy.config import load_named
+from perceiver_policy.config_files import load_named
 from perceiver_policy.policy import UnitSetPolicy
+from perceiver_policy.policy_config import UnitSetPolicyConfig
 from training.benchmark.rows import Row, rates, row
 
 MODEL = "unit_set_small"
@@ -28,7 +29,7 @@ def measure(command: str) -> list[Row]:
 
 
 def _measure_on(scenario: str, command: str) -> list[Row]:
-    policy = UnitSetPolicy(load_named(MODEL))
+    policy = UnitSetPolicy(load_named(MODEL, UnitSetPolicyConfig))
     observation = _in_contact(scenario, BATCHES[scenario])
     name, unit = f"core/{scenario}/batch_{BATCHES[scenario]}", "observations/s"
     return [

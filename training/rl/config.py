@@ -23,8 +23,9 @@ from envs.battle.batch import require_units
 from envs.battle.rules import RewardWeights, default_rewards
 from envs.battle.tactics import DEFAULT
 from envs.scenarios import load_scenario
-from perceiver_policy import config as policy_configs
-from perceiver_policy.config import Critic, UnitSetPolicyConfig
+from perceiver_policy import config_files
+from perceiver_policy.config import ConfigError
+from perceiver_policy.policy_config import Critic, UnitSetPolicyConfig
 from perceiver_policy.rl_module import PerceiverRLModule
 from training.rl.learner import OrderPPOLearner
 from training.rl.rollout import MODULE_ID, BatchedEnvRunner
@@ -153,9 +154,9 @@ class TrainConfig:
             FileNotFoundError: no such model file.
         """
         if self.model.endswith((".yaml", ".yml")):
-            model = policy_configs.load(self.model)
+            model = config_files.load(self.model, UnitSetPolicyConfig)
         else:
-            model = policy_configs.load_named(self.model)
+            model = config_files.load_named(self.model, UnitSetPolicyConfig)
         return UnitSetPolicyConfig.from_dict(_override(model.to_dict(), self.model_overrides))
 
     def load_rewards(self) -> RewardWeights:
@@ -260,6 +261,11 @@ def build_ppo_config(config: TrainConfig, *, opponent: Opponent | None = None) -
             target win rate for a mission.
     """
     model = config.load_model()
+    if model.memory:
+        raise ConfigError(
+            "memory is True, but the batched runner carries no latents between steps; train with RLlib's own "
+            "runners (PerceiverRLModule on BattleMultiAgentEnv), or set memory: false"
+        )
     if config.target_win_rate is not None and load_scenario(config.scenario).mission is not None:
         raise ValueError(
             f"target_win_rate is {config.target_win_rate}, but {config.scenario} is a mission: it has a "

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.battle.whole_file import write_whole
-from perceiver_policy import config as policy_configs
+from perceiver_policy import config_files
 from training.checkpoint_policy import CHECKPOINTS, POLICY, PROGRESS, whole_checkpoints
 from training.rl.config import BUDGET_FIELDS, TrainConfig
 
@@ -95,7 +95,7 @@ class RunFolder:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            policy_configs.save(config.load_model(), self.path / _MODEL)
+            config_files.save(config.load_model(), self.path / _MODEL)
             write_whole(self.path / _SETTINGS, config.to_yaml().encode())
         except OSError as error:
             raise RunFolderError(f"{self.path} cannot hold a run: {error.strerror or error}") from error
