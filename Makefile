@@ -7,7 +7,7 @@ READY    := $(VENV)/.ready
 RIVAL    := $(VENV)/.rival
 
 SCENARIO ?= 3m
-BENCH    ?= engine core rollout
+BENCH    ?= engine core rollout ponder autoregressive
 ARGS     ?=
 
 # Two cores are better spent on processes than on threads within a matrix product.
@@ -65,7 +65,7 @@ $(RIVAL): $(READY)
 	$(BIN)/pip install -c constraints.txt -e '.[bench]'
 	@touch $@
 
-bench: $(RIVAL) ## measure BENCH (engine core rollout) into benchmarks/results/
+bench: $(RIVAL) ## measure BENCH (all of them) into benchmarks/results/
 	@mkdir -p benchmarks/results
 	@set -e -x; for name in $(BENCH); do \
 	  $(BIN)/perceiver-policy benchmark $$name --json benchmarks/results/$$name.json $(ARGS); \

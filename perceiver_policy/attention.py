@@ -23,7 +23,9 @@ from torch.nn import functional as F
 
 from perceiver_policy import rewrites
 from perceiver_policy.activation import ACTIVATIONS
+from perceiver_policy.cache import KeyValueCache
 from perceiver_policy.config import EmptyAttention
+from perceiver_policy.rotary import Rotation
 from perceiver_policy.tokens import Tokens
 
 
@@ -79,6 +81,9 @@ class Attention(nn.Module):
         keys_values: Tensor | None = None,
         mask: Tensor | None = None,
         query_mask: Tensor | None = None,
+        *,
+        rotations: tuple[Rotation, Rotation] | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -88,11 +93,18 @@ class Attention(nn.Module):
             keys_values: (B, N, num_key_value_channels); None for self-attention.
             mask: (B, N) or (B, M, N) bool, True where attention is allowed; None allows all.
             query_mask: (B, M) bool, True where a query is present; None when all are.
+            rotations: rotary positions of the queries and of the keys; None for none.
+            cache: keys and values from before, attended to as well; those of ``keys_values`` are added to
+                it. ``mask`` then speaks of all of them, the cached first.
 
         Returns:
             (B, M, num_query_channels).
         """
         query, key, value = self.project(queries, keys_values)
+        if rotations is not None:
+            query, key = rotations[0].apply(query), rotations[1].apply(key)
+        if cache is not None:
+            key, value = cache.append(key, value)
         query = query.expand(len(key), -1, -1, -1)
         attended = self.attend(query, key, value, _pairs(mask)).transpose(1, 2).flatten(2)
         if query_mask is not None:
@@ -131,10 +143,8 @@ class Attention(nn.Module):
     def probabilities(self, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         """(B, heads, M, N) float: what each query attends to. Arguments as for :meth:`attend`."""
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        if mask is None:
-            return scores.softmax(-1)
-        probabilities = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
-        if self.empty is EmptyAttention.MEAN:
+        probabilities = rewrites.masked_softmax(scores, mask)
+        if mask is None or self.empty is EmptyAttention.MEAN:
             return probabilities
         return probabilities.masked_fill(~mask, 0.0)
 
@@ -163,6 +173,16 @@ class MLP(nn.Sequential):
     ) -> None:
         last = nn.Linear(num_hidden_channels, num_output_channels or num_channels)
         super().__init__(nn.Linear(num_channels, num_hidden_channels), ACTIVATIONS[activation](), last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., num_channels) to (..., num_output_channels) float."""
+        first, activation, last = self
+        hidden = first(x)
+        if isinstance(activation, nn.ReLU) and not torch.is_grad_enabled():
+            hidden = hidden.relu_()  # no second tensor of this size, the largest of the layer's
+        else:
+            hidden = activation(hidden)
+        return cast(Tensor, last(hidden))
 
     @property
     def last(self) -> nn.Linear:
@@ -231,6 +251,9 @@ class AttentionLayer(nn.Module):
         keys_values: Tensor | Tokens | None = None,
         mask: Tensor | None = None,
         query_mask: Tensor | None = None,
+        *,
+        rotations: tuple[Rotation, Rotation] | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Apply the layer.
 
@@ -240,20 +263,35 @@ class AttentionLayer(nn.Module):
                 cross-attention layer.
             mask: (B, N) or (B, M, N) bool, True where attention is allowed. Tokens bring their own.
             query_mask: (B, M) bool, True where a query is present.
+            rotations: as for :class:`Attention`.
+            cache: as for :class:`Attention`.
 
         Returns:
             (B, M, num_query_channels).
         """
         if self.key_value_norm is None or keys_values is None:
-            attended = self.attention(self.query_norm(x), None, mask, query_mask)
+            attended = self.attention(
+                self.query_norm(x), None, mask, query_mask, rotations=rotations, cache=cache
+            )
         else:
             tokens = keys_values if isinstance(keys_values, Tokens) else Tokens(keys_values, mask)
-            attended = self._cross_attend(x, tokens, query_mask)
+            if rotations is None and cache is None:
+                attended = self._cross_attend(x, tokens, query_mask)
+            else:  # the keys must be there to be turned or kept; the rewrites never project them
+                normed = self.key_value_norm(tokens.dense())
+                attended = self.attention(
+                    self.query_norm(x), normed, tokens.mask, query_mask, rotations=rotations, cache=cache
+                )
         x = x + attended if self.attention_residual else attended
         return x + self.mlp(self.mlp_norm(x))
 
     def probabilities(
-        self, x: Tensor, keys_values: Tensor | Tokens | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        keys_values: Tensor | Tokens | None = None,
+        mask: Tensor | None = None,
+        *,
+        rotations: tuple[Rotation, Rotation] | None = None,
     ) -> Tensor:
         """(B, heads, M, N) float: what the layer attends to. Arguments as for :meth:`forward`."""
         attended = None
@@ -261,6 +299,8 @@ class AttentionLayer(nn.Module):
             tokens = keys_values if isinstance(keys_values, Tokens) else Tokens(keys_values, mask)
             attended, mask = self.key_value_norm(tokens.dense()), tokens.mask
         query, key, _ = self.attention.project(self.query_norm(x), attended)
+        if rotations is not None:
+            query, key = rotations[0].apply(query), rotations[1].apply(key)
         return self.attention.probabilities(query.expand(len(key), -1, -1, -1), key, _pairs(mask))
 
     def _cross_attend(self, x: Tensor, tokens: Tokens, query_mask: Tensor | None) -> Tensor:
@@ -316,7 +356,11 @@ def choose_path(attention: Attention, x: Tensor, tokens: Tokens) -> Path:
             num_queries * (num_query_channels + num_channels) * widths
             + 2 * attention.num_heads * num_queries * num_keys * narrow
         )
-    return min(costs, key=lambda path: costs[path])
+    cheapest = Path.PLAIN
+    for path, cost in costs.items():  # min with a key is more than torch.compile can do with sizes that vary
+        if cost < costs[cheapest]:
+            cheapest = path
+    return cheapest
 
 
 def _pairs(mask: Tensor | None) -> Tensor | None:

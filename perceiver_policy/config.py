@@ -28,6 +28,8 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 
 LARGEST = 65536
 """No whole number in a configuration is larger: each is a width or a count, and a file's may be a mistake."""
+LARGEST_VOCABULARY = 2**24
+"""Except those of a vocabulary or a context."""
 
 
 class ConfigError(ValueError):

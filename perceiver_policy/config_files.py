@@ -4,8 +4,8 @@
     config = dataclasses.replace(config, critic="state")
     save(config, "model.yaml")
 
-A file's ``kind`` says what it configures: ``unit_set_policy`` or ``perceiver_io``. It may be left out where
-the caller expects one of them.
+A file's ``kind`` says what it configures: ``unit_set_policy``, ``perceiver_io`` or ``perceiver_ar``. It
+may be left out where the caller expects one of them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from typing import Any, TypeVar, cast
 
 import yaml
 
+from perceiver_policy.autoregressive_config import PerceiverARConfig
 from perceiver_policy.config import Config, ConfigError, nearest
 from perceiver_policy.model_config import PerceiverIOConfig
 from perceiver_policy.policy_config import UnitSetPolicyConfig
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
-_KINDS: dict[str, type[Config]] = {cls.kind: cls for cls in (UnitSetPolicyConfig, PerceiverIOConfig)}
+_KINDS: dict[str, type[Config]] = {
+    cls.kind: cls for cls in (UnitSetPolicyConfig, PerceiverIOConfig, PerceiverARConfig)
+}
 
 
 def from_dict(data: Any, expected: type[ConfigT] = Config) -> ConfigT:  # type: ignore[assignment]

@@ -86,6 +86,9 @@ class PerceiverEncoder(nn.Module):
 
         Returns:
             Latents, (B, N, D) float.
+
+        Raises:
+            ValueError: latents of another shape.
         """
         for x in self.stages(inputs, mask, latents):
             latents = x
@@ -97,21 +100,38 @@ class PerceiverEncoder(nn.Module):
     ) -> Iterator[Tensor]:
         """The latents (B, N, D) after each block. Arguments as for :meth:`forward`."""
         tokens = inputs if isinstance(inputs, Tokens) else Tokens(inputs, mask)
-        config = self.config
+        expected = (len(tokens.content), *self.latents.shape)
+        if latents is not None and latents.shape != expected:
+            raise ValueError(f"latents have shape {tuple(latents.shape)}; expected {expected}")
         x = self.latents if latents is None else latents
+        for block in range(self.config.num_blocks):
+            x = self.apply_block(block, x, tokens)
+            yield x
+
+    def apply_block(self, block: int, latents: Tensor, tokens: Tokens) -> Tensor:
+        """One block, after the cross-attention layers that stand before it.
+
+        Args:
+            block: which one, from 0.
+            latents: (B, N, D) float, from the block before; of the first block also (N, D).
+            tokens: the inputs.
+
+        Returns:
+            Latents, (B, N, D) float.
+        """
+        config = self.config
         interleaved = config.cross_attention_placement is Placement.INTERLEAVED
         every = config.num_blocks // config.num_cross_attention_layers if interleaved else 0
-        for block in range(config.num_blocks):
-            if interleaved:
-                reads = [block // every] if block % every == 0 else []
-            else:
-                reads = list(range(config.num_cross_attention_layers)) if block == 0 else []
-            for read in reads:
-                x = self._run(self.cross_attentions[min(read, len(self.cross_attentions) - 1)], x, tokens)
-            layers = self.blocks[0 if config.share_blocks else block]
-            for layer in cast(nn.ModuleList, layers):
-                x = self._run(layer, x)
-            yield x
+        if interleaved:
+            reads = [block // every] if block % every == 0 else []
+        else:
+            reads = list(range(config.num_cross_attention_layers)) if block == 0 else []
+        for read in reads:
+            last = len(self.cross_attentions) - 1
+            latents = self._run(self.cross_attentions[min(read, last)], latents, tokens)
+        for layer in cast(nn.ModuleList, self.blocks[0 if config.share_blocks else block]):
+            latents = self._run(layer, latents)
+        return latents
 
     def _run(self, layer: nn.Module, *inputs: Tensor | Tokens) -> Tensor:
         if self.config.activation_checkpointing and torch.is_grad_enabled():

@@ -57,7 +57,7 @@ def initialise(model: nn.Module, scheme: Initialisation) -> None:
                 _truncated_normal(module.weight, STD)
             else:
                 nn.init.normal_(module.weight, std=STD)
-        elif isinstance(module, (nn.Linear, nn.Conv2d)) and module.weight.any():
+        elif isinstance(module, (nn.Linear, nn.Conv2d)) and (module.weight.is_meta or module.weight.any()):
             if scheme is Initialisation.DEEPMIND:
                 fan_in = module.weight[0].numel()
                 _truncated_normal(module.weight, math.sqrt(1 / fan_in) / TRUNCATED_STD)

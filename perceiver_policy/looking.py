@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_policy.attention import AttentionLayer
+from perceiver_policy.cache import KeyValueCache
 from perceiver_policy.config import nearest
 from perceiver_policy.core import PerceiverDecoder, PerceiverEncoder
+from perceiver_policy.rotary import Rotation
 from perceiver_policy.tokens import Tokens
 
 MAX_ENTRIES = 2**28
@@ -101,7 +103,7 @@ def record(
 
     Raises:
         ValueError: the model has no attention layer, or none that a pattern names. In the block: a call
-            would bring the recording above ``max_entries``.
+            would bring the recording above ``max_entries``, or attends to cached keys.
     """
     modules = {name: module for name, module in model.named_modules() if isinstance(module, AttentionLayer)}
     recording = Recording(model, _chosen(tuple(modules), layers, type(model).__name__))
@@ -138,8 +140,15 @@ class _AttentionHook:
         keys_values: Tensor | Tokens | None = None,
         mask: Tensor | None = None,
         query_mask: Tensor | None = None,
+        *,
+        rotations: tuple[Rotation, Rotation] | None = None,
+        cache: KeyValueCache | None = None,
     ) -> None:
         """Record one call; arguments as for the layer's ``forward``."""
+        if cache is not None:
+            raise ValueError(
+                f"{self.name} attends to cached keys, which cannot be recorded; generate with use_cache=False"
+            )
         read = x if keys_values is None else keys_values
         content = read.content if isinstance(read, Tokens) else read
         shape = (content.shape[0], layer.attention.num_heads, x.shape[-2], content.shape[-2])
@@ -151,7 +160,7 @@ class _AttentionHook:
                 f"inputs), {entries:,} weights beside {kept:,} recorded already; max_entries is "
                 f"{self.max_entries:,}: raise it, choose some layers, or give a smaller batch"
             )
-        probabilities = layer.probabilities(x, keys_values, mask)
+        probabilities = layer.probabilities(x, keys_values, mask, rotations=rotations)
         if query_mask is not None:
             probabilities = probabilities * query_mask[:, None, :, None]
         call = sum(entry.name == self.name for entry in self.recording.attention)

@@ -14,21 +14,25 @@ some outputs only, with queries of one's own, or to start from the latents of th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from perceiver_policy.builders import build_head, build_input, build_query
+from perceiver_policy.config import Config
 from perceiver_policy.core import PerceiverDecoder, PerceiverEncoder
 from perceiver_policy.heads.flow import FlowHead
 from perceiver_policy.heads.multimodal import MultimodalHead
 from perceiver_policy.heads.multitask import MultitaskHead
 from perceiver_policy.heads.token import TiedEmbeddingHead
+from perceiver_policy.hub import HubModel
 from perceiver_policy.initialisation import initialise
 from perceiver_policy.inputs.text import TextInput
 from perceiver_policy.model_config import PerceiverIOConfig
-from perceiver_policy.queries.multimodal import MultimodalQuery, flatten_index
+from perceiver_policy.queries.input import InputQuery
+from perceiver_policy.queries.multimodal import MultimodalQuery, check_range, flatten_index
+from perceiver_policy.queries.position import PositionQuery
 from perceiver_policy.queries.provider import QueryProvider
 from perceiver_policy.queries.task import TaskQuery
 from perceiver_policy.tokens import Tokens
@@ -46,7 +50,7 @@ class Encoding(NamedTuple):
     tokens: Tokens
 
 
-class PerceiverIO(nn.Module):
+class PerceiverIO(nn.Module, HubModel):
     """A Perceiver or Perceiver IO model; see the module docstring.
 
     Args:
@@ -55,6 +59,8 @@ class PerceiverIO(nn.Module):
     Raises:
         ConfigError: parts that do not fit each other.
     """
+
+    config_class: ClassVar[type[Config]] = PerceiverIOConfig
 
     def __init__(self, config: PerceiverIOConfig) -> None:
         super().__init__()
@@ -72,6 +78,8 @@ class PerceiverIO(nn.Module):
             self.decoder = PerceiverDecoder(config.decoder, num_answer_channels, num_latent_channels)
         if config.head is not None:
             self.head = build_head(config.head, num_channels=num_answer_channels)
+        if isinstance(self.head, TiedEmbeddingHead) and isinstance(self.input, TextInput):
+            self.head.check_embedding(self.input.embedding.weight)
         initialise(self, config.initialisation)
 
     def forward(
@@ -97,7 +105,7 @@ class PerceiverIO(nn.Module):
             latents: (B, N, D) float to start from; None: the learned ones.
 
         Raises:
-            ValueError: inputs that the adapter does not take.
+            ValueError: inputs that the adapter does not take, or latents of another shape.
         """
         tokens = self.input(inputs, mask)
         return Encoding(self.encoder(tokens, latents=latents), tokens)
@@ -123,8 +131,8 @@ class PerceiverIO(nn.Module):
             the latents, or they themselves, where there is no decoder.
 
         Raises:
-            ValueError: queries of another width, queries and an index, an index of outputs there are not, a
-                chunk size below 1, or any of these without a decoder.
+            ValueError: queries of another shape, queries and an index, an index of outputs there are not, a
+                chunk size below 1, or queries or an index without a decoder.
         """
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1, or None for all at once")
@@ -134,7 +142,7 @@ class PerceiverIO(nn.Module):
             return encoding.latents if self.head is None else self.head(encoding.latents)
         flat = self._flat(index, encoding.tokens)
         if queries is not None:
-            self._require_queries(queries, flat)
+            self._require_queries(queries, flat, len(encoding.latents))
             count = queries.shape[-2]
         else:
             count = self.query.num_queries(encoding.tokens) if flat is None else len(flat)
@@ -158,11 +166,11 @@ class PerceiverIO(nn.Module):
         latents, tokens = encoding
         assert self.query is not None
         assert self.decoder is not None
+        query_mask = None
         if queries is None:
             queries = self.query(tokens, index)
-        query_mask = None
-        if self.config.mask_queries and tokens.mask is not None:
-            query_mask = tokens.mask if index is None else tokens.mask[:, index]
+            if self.config.mask_queries and tokens.mask is not None:
+                query_mask = tokens.mask if index is None else tokens.mask[:, index]
         answers = self.decoder(queries, latents, query_mask)
         match self.head:
             case None:
@@ -182,9 +190,13 @@ class PerceiverIO(nn.Module):
 
     def _shape(self, output: Output, tokens: Tokens) -> Output:
         """All of a grid's points, in its shape."""
-        if isinstance(self.head, FlowHead) and tokens.grid is not None:
-            assert isinstance(output, Tensor)
-            return output.unflatten(1, tuple(len(table) for table in tokens.grid.tables))
+        if not isinstance(self.head, FlowHead):
+            return output
+        assert isinstance(output, Tensor)
+        if isinstance(self.query, PositionQuery):
+            return output.unflatten(1, self.query.shape)
+        if isinstance(self.query, InputQuery) and tokens.shape is not None:
+            return output.unflatten(1, tokens.shape)
         return output
 
     def _flat(self, index: Index | None, tokens: Tokens) -> Tensor | None:
@@ -194,9 +206,14 @@ class PerceiverIO(nn.Module):
             if not isinstance(self.query, MultimodalQuery):
                 raise ValueError("an index by modality needs a multimodal query; give numbers (k,) int64")
             return flatten_index(self.query.sizes(tokens), index).to(tokens.content.device)
+        if index is not None:
+            if index.dim() != 1 or index.dtype not in (torch.int64, torch.int32):
+                raise ValueError(f"the index is {index.dtype} {tuple(index.shape)}; expected int64 (k,)")
+            if not torch.compiler.is_compiling():  # to look at the numbers would break the graph
+                check_range(index, self.query.num_queries(tokens), "the model")
         return index
 
-    def _require_queries(self, queries: Tensor, index: Tensor | None) -> None:
+    def _require_queries(self, queries: Tensor, index: Tensor | None, batch: int) -> None:
         assert self.query is not None
         if index is not None:
             raise ValueError("queries and index are given; an index chooses among the model's own queries")
@@ -205,10 +222,11 @@ class PerceiverIO(nn.Module):
                 f"a {type(self.head).__name__} needs to know what each query asks for: it takes no queries "
                 "from outside; use index, or a model without head"
             )
-        if queries.dim() not in (2, 3) or queries.shape[-1] != self.query.num_channels:
+        width = self.query.num_channels
+        fits = queries.dim() == 2 or (queries.dim() == 3 and len(queries) == batch)
+        if not fits or queries.shape[-1] != width:
             raise ValueError(
-                f"queries have shape {tuple(queries.shape)}; expected (batch, K, {self.query.num_channels}) "
-                f"or (K, {self.query.num_channels})"
+                f"queries have shape {tuple(queries.shape)}; expected ({batch}, K, {width}) or (K, {width})"
             )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from perceiver_policy.config import Config, DecoderConfig, EncoderConfig
+from perceiver_policy.config import Config, ConfigError, DecoderConfig, EncoderConfig, nearest
 from perceiver_policy.heads.classification import ClassificationHeadConfig, PooledClassificationHeadConfig
 from perceiver_policy.heads.flow import FlowHeadConfig
 from perceiver_policy.heads.multimodal import MultimodalHeadConfig
@@ -68,6 +69,26 @@ class PerceiverIOConfig(Config):
         multitask = isinstance(self.head, MultitaskHeadConfig)
         rule = "a multitask head needs a task query"
         self._require(not multitask or isinstance(self.query, TaskQueryConfig), "head", rule)
+        match self.query, self.head:
+            case MultimodalQueryConfig(modalities=names), MultimodalHeadConfig(reconstruction=read):
+                self._require_read(names, read.widths(), "query.modalities")
+            case TaskQueryConfig(tasks=names), MultitaskHeadConfig(num_outputs=read):
+                self._require_read(names, read, "query.tasks")
+        if isinstance(self.input, TextInputConfig) and isinstance(self.query, LearnedQueryConfig):
+            longest, count = self.input.max_length, self.query.num_queries
+            if self.query.one_per_input and count < longest:
+                raise ConfigError(
+                    f"{type(self).__name__}.query.num_queries is {count}; with one_per_input it must be at "
+                    f"least input.max_length, {longest}"
+                )
         rule = "queries that follow the inputs, of kind input or with one_per_input, can be masked with them"
         follows = isinstance(self.query, InputQueryConfig) or getattr(self.query, "one_per_input", False)
         self._require(not self.mask_queries or follows, "mask_queries", rule)
+
+    def _require_read(self, names: Iterable[str], readable: Iterable[str], where: str) -> None:
+        for name in names:
+            if name not in readable:
+                raise ConfigError(
+                    f"{type(self).__name__}.{where} names {name!r}, which the head does not read; "
+                    f"{nearest(name, readable)}"
+                )

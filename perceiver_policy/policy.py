@@ -24,16 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from perceiver_policy.attention import MLP
+from perceiver_policy.config import Config
 from perceiver_policy.core import PerceiverDecoder, PerceiverEncoder
 from perceiver_policy.heads import categorical
 from perceiver_policy.heads.pointer import NO_OP, NO_TARGET, PointerOrderHead
+from perceiver_policy.hub import HubModel
 from perceiver_policy.inputs.unit_set import PairGeometry, UnitSetInput, pool_pairs
 from perceiver_policy.policy_config import Critic, UnitSetPolicyConfig
 from perceiver_policy.queries.learned import LearnedQuery, LearnedQueryConfig
@@ -94,9 +95,9 @@ class PolicyOutput:
             self._answers, self._tokens, self._pairs, verb, self.observation["target_mask"]
         )
 
-    @cached_property
+    @property
     def value(self) -> Tensor:
-        """(B,) float. Computed when first asked for."""
+        """(B,) float. Computed when asked for."""
         if self.policy.observation_critic is None or self._value_answer is None:
             return self.policy.value(self.observation)  # a state critic has no memory
         return self.policy.observation_critic(self._value_answer)
@@ -136,7 +137,7 @@ class PolicyOutput:
         )
 
 
-class UnitSetPolicy(nn.Module):
+class UnitSetPolicy(nn.Module, HubModel):
     """Perceiver IO from unit sets to orders; see the module docstring.
 
     No weight depends on U or A: one set of weights plays any number of units.
@@ -144,6 +145,8 @@ class UnitSetPolicy(nn.Module):
     Args:
         config: the whole model.
     """
+
+    config_class: ClassVar[type[Config]] = UnitSetPolicyConfig
 
     def __init__(self, config: UnitSetPolicyConfig) -> None:
         super().__init__()
@@ -170,7 +173,7 @@ class UnitSetPolicy(nn.Module):
         """(batch_size, N, D) float of zeros, the state before the first step; None without memory."""
         if not self.config.memory:
             return None
-        return torch.zeros(batch_size, *self.encoder.latents.shape, device=self.encoder.latents.device)
+        return self.encoder.latents.new_zeros(batch_size, *self.encoder.latents.shape)
 
     def forward(
         self, observation: Observation, state: Tensor | None = None, *, num_steps: int = 1

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 GRID_OVERHEAD = 60
 """What a cell costs :func:`attend_over_grid` besides its content, in channels of a matrix product."""
 
+VECTOR = 16
+"""float32 numbers that a core works on at once (AVX-512)."""
+
 
 def attend_with_few_queries(
     attention: Attention, queries: Tensor, norm: nn.LayerNorm, inputs: Tensor, mask: Tensor | None
@@ -47,18 +50,22 @@ def attend_with_few_queries(
     """
     batch = len(inputs)
     normed = F.layer_norm(inputs, norm.normalized_shape, eps=norm.eps)
-    folded = _fold_queries(attention, queries, norm).flatten(-3, -2)  # (B or nothing, heads * N, C)
-    if folded.dim() == 2:
-        folded = folded.expand(batch, -1, -1)
-    attended = F.scaled_dot_product_attention(
-        folded.unsqueeze(1),
-        normed.unsqueeze(1),
-        normed.unsqueeze(1),
-        attn_mask=None if mask is None else mask[:, None, None, :],
-        scale=1.0,  # already in the queries
-    )
-    context = attended.view(batch, attention.num_heads, -1, inputs.shape[-1])
-    return _project_context(attention, norm, context, None if mask is None else mask.any(-1))
+    key_weight, value_weight = _key_value_weight(attention)
+    folded = _fold_queries(attention, queries, key_weight, norm).expand(batch, -1, -1)
+    if inputs.device.type == "cpu" and folded.shape[1] <= folded.shape[2]:
+        # Scores take no more space than the inputs, and torch's fused kernel takes twice as long backward.
+        scores = folded @ normed.transpose(1, 2)
+        context = masked_softmax(scores, None if mask is None else mask.unsqueeze(1)) @ normed
+    else:
+        allowed = None if mask is None else mask[:, None, None, :]
+        context = F.scaled_dot_product_attention(
+            folded.unsqueeze(1),
+            normed.unsqueeze(1),
+            normed.unsqueeze(1),
+            attn_mask=allowed,
+            scale=1.0,  # already in the queries
+        ).squeeze(1)
+    return _project_context(attention, norm, context, value_weight, mask)
 
 
 def attend_over_grid(
@@ -88,7 +95,9 @@ def attend_over_grid(
         scale = (square - mean.square() + norm.eps).rsqrt()
         columns = [torch.tensor(c, device=content.device) + num_channels for c in grid.columns]
 
-        folded = _fold_queries(attention, queries.to(dtype), norm).flatten(-3, -2)  # (B or nothing, R, C)
+        key_weight, value_weight = _key_value_weight(attention)
+        # Weights may be of 16 bits without autocast, and take no others then.
+        folded = _fold_queries(attention, queries.to(key_weight.dtype), key_weight, norm).to(dtype)
         weights = torch.cat((folded[..., :num_channels], -folded.sum(-1, keepdim=True)), dim=-1)
         scores = tuple(folded[..., c] @ table.T for c, table in zip(columns, tables, strict=True))
         sums, marginals = grid_attention(
@@ -97,8 +106,7 @@ def attend_over_grid(
         parts = [sums[..., :-1], *(m @ table for m, table in zip(marginals, tables, strict=True))]
         order = torch.cat((torch.arange(num_channels, device=content.device), *columns)).argsort()
         context = torch.cat(parts, dim=-1)[..., order] - sums[..., -1:]
-        context = context.unflatten(1, (attention.num_heads, -1))
-    return _project_context(attention, norm, context, None)
+    return _project_context(attention, norm, context.to(queries.dtype), value_weight, None)
 
 
 def attend_to_few_keys(
@@ -133,35 +141,51 @@ def attend_to_few_keys(
     scores = torch.baddbmm(key_bias, normed, folded_keys.transpose(1, 2))
     scores = scores.unflatten(-1, (attention.num_heads, -1))  # (B, K, heads, N)
     if mask is None:
-        probabilities = scores.softmax(-1)
+        probabilities = masked_softmax(scores, None)
     else:
-        allowed = mask[:, None, None, :]
-        lowest = torch.finfo(scores.dtype).min
-        probabilities = scores.masked_fill(~allowed, lowest).softmax(-1).masked_fill(~allowed, 0.0)
+        probabilities = masked_softmax(scores, mask[:, None, None, :])
+        folded_values = folded_values * mask.repeat(1, attention.num_heads).unsqueeze(-1)
     return torch.baddbmm(attention.output.bias, probabilities.flatten(2), folded_values)
 
 
-def _fold_queries(attention: Attention, queries: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """(B or nothing, heads, N, C) float: what each query multiplies normalised inputs with."""
+def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Over the last axis (..., M), zero where ``mask`` forbids; uniform where it forbids everything."""
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    if scores.shape[-1] < VECTOR:
+        # Along a contiguous axis this short torch takes one number at a time.
+        return scores.movedim(-1, 1).softmax(1).movedim(1, -1)
+    return scores.softmax(-1)
+
+
+def _key_value_weight(attention: Attention) -> tuple[Tensor, Tensor]:
+    """Weights of the keys (heads, d, C) and of the values (heads, d_v, C)."""
+    # Split once: the gradient of each slice would be as large as what it was taken from.
+    key, value = attention.key_value.weight.split((attention.num_qk_channels, attention.num_v_channels))
+    heads = (attention.num_heads, -1)
+    return key.unflatten(0, heads), value.unflatten(0, heads)
+
+
+def _fold_queries(attention: Attention, queries: Tensor, key_weight: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """(B or nothing, heads * N, C) float: what each query multiplies normalised inputs with."""
     query = attention.split_heads(attention.query(queries))
-    key_weight = attention.key_value.weight[: attention.num_qk_channels] * norm.weight
-    return (query * query.shape[-1] ** -0.5) @ key_weight.unflatten(0, (attention.num_heads, -1))
+    folded = (query @ key_weight).flatten(-3, -2)
+    return folded * (norm.weight * query.shape[-1] ** -0.5)
 
 
 def _project_context(
-    attention: Attention, norm: nn.LayerNorm, context: Tensor, attends: Tensor | None
+    attention: Attention, norm: nn.LayerNorm, context: Tensor, value_weight: Tensor, mask: Tensor | None
 ) -> Tensor:
-    """(B, N, Q) float from the context (B, heads, N, C), normalised inputs averaged by attention.
+    """(B, N, Q) float from the context (B, heads * N, C), normalised inputs averaged by attention.
 
-    ``attends`` (B,) bool says where there was anything to attend to; None where there always is.
+    Where the mask (B, M) forbids everything, the averages are of no account.
     """
-    weight = attention.key_value.weight[attention.num_qk_channels :]
-    bias = attention.key_value.bias[attention.num_qk_channels :] + weight @ norm.bias
-    per_head = (weight * norm.weight).unflatten(0, (attention.num_heads, -1)).transpose(1, 2)
-    values = (context @ per_head).transpose(1, 2).flatten(2)
-    if attends is not None:
-        bias = bias * attends[:, None, None]
-    return attention.output(values + bias)
+    context = torch.addcmul(norm.bias, context, norm.weight).unflatten(1, (attention.num_heads, -1))
+    values = (context @ value_weight.transpose(1, 2)).transpose(1, 2).flatten(2)
+    values = values + attention.key_value.bias[attention.num_qk_channels :]
+    if mask is not None:
+        values = values * mask.any(-1)[:, None, None]
+    return attention.output(values)
 
 
 def _over_cells(axes: list[Tensor]) -> Tensor:

@@ -22,6 +22,7 @@ class Tokens(NamedTuple):
     mask: Tensor | None = None  # (B, M) bool, True where an input is present; None when all are
     grid: GridFeatures | None = None  # of the M cells in row-major order
     ranges: Mapping[str, range] | None = None  # of a multimodal input: which of the M each modality's are
+    shape: tuple[int, ...] | None = None  # of the grid that the M lie on, if they do
 
     @property
     def num_channels(self) -> int:

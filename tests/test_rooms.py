@@ -21,7 +21,7 @@ GUESTS = {  # package: the files and folders that import it
     "ray": ("perceiver_policy/rl_module.py", "envs/battle/rllib_env.py", "training/"),
     "pysc2": ("envs/starcraft/",),
     "s2clientprotocol": ("envs/starcraft/",),
-    "matplotlib": ("perceiver_policy/pictures/",),
+    "matplotlib": ("perceiver_policy/pictures/", "training/benchmark/"),
 }
 FILES = sorted(path.relative_to(ROOT).as_posix() for room in REACHES for path in (ROOT / room).rglob("*.py"))
 

@@ -1,8 +1,8 @@
 """The command line: ``perceiver-policy COMMAND ...``.
 
-Each command is a module of :mod:`training.commands` with ``Args``, a dataclass that is its options and their
-help, and ``run(args)``, which returns the exit code. Only the module of the command asked for is imported, so
-that ``perceiver-policy scenarios`` does not wait for torch.
+Each command is a module of :mod:`training.commands`, with _ for -, that has ``Args``, a dataclass that is its
+options and their help, and ``run(args)``, which returns the exit code. Only the module of the command asked
+for is imported, so that ``perceiver-policy scenarios`` does not wait for torch.
 
 A command that can go on after an interruption has ``how_to_go_on(args)``, too, which tells how.
 
@@ -28,6 +28,8 @@ COMMANDS = {
     "train": "train a policy, evaluate it, record a battle",
     "evaluate": "how often an agent wins, with an interval",
     "export": "a run's policy as a folder that loads anywhere",
+    "import-perceiver": "a published Perceiver as a model of ours",
+    "export-perceiver": "a model of ours for Hugging Face's transformers",
     "watch": "play or replay a battle into a web page and a GIF",
     "look": "what a policy attends to in a battle, as pictures",
     "scenarios": "what can be played; check a scenario file of your own",
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse(f"no command {name!r}; {nearest(name, COMMANDS)}")
     go_on = "the same command starts over"
     try:
-        command = importlib.import_module(f"training.commands.{name}")
+        command = importlib.import_module(f"training.commands.{name.replace('-', '_')}")
         with door():  # dataclasses check their own values
             args = tyro.cli(command.Args, prog=f"{PROGRAM} {name}", args=rest)
         try:
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())
+    commands = "\n".join(f"  {name:16} {summary}" for name, summary in COMMANDS.items())
     more = f"{PROGRAM} COMMAND --help lists a command's options."
     return f"usage: {PROGRAM} COMMAND [OPTIONS]\n\n{commands}\n\n{more}"
 

@@ -38,26 +38,6 @@ class FlowHead(nn.Module):
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
 
-    def forward(self, answers: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Displacements.
-
-        Args:
-            answers: (B, K, Q) float.
-            size: height and width, where the K = H W answers are those of a whole image, row by row.
-
-        Returns:
-            (B, H, W, 2), or (B, K, 2) without a size.
-
-        Raises:
-            ValueError: the size does not fit the number of answers.
-        """
-        flow = self.linear(answers) * self.scale
-        if size is None:
-            return flow
-        height, width = size
-        if height * width != flow.shape[1]:
-            raise ValueError(
-                f"size {size} has {height * width} pixels and there are {flow.shape[1]} answers; "
-                "give the size of the image asked for, or None for part of one"
-            )
-        return flow.unflatten(1, size)
+    def forward(self, answers: Tensor) -> Tensor:
+        """(B, K, 2) displacements from answers (B, K, Q)."""
+        return self.linear(answers) * self.scale

@@ -6,6 +6,7 @@ The second, for masked language models, reads the input's embedding as the outpu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_policy.config import Config
+from perceiver_policy.config import LARGEST_VOCABULARY, Config, ConfigError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class TokenClassificationHeadConfig(Config):
     """How many labels."""
 
     kind: ClassVar[str] = "token_classification"
+    maximum: ClassVar[Mapping[str, int]] = {"num_labels": LARGEST_VOCABULARY}
 
     num_labels: int = 2
 
@@ -30,8 +32,9 @@ class TiedEmbeddingHeadConfig(Config):
     """How large the vocabulary is: by default, bytes and six special tokens."""
 
     kind: ClassVar[str] = "tied_embedding"
+    maximum: ClassVar[Mapping[str, int]] = {"vocabulary_size": LARGEST_VOCABULARY}
 
-    vocab_size: int = 262
+    vocabulary_size: int = 262
 
 
 class TokenClassificationHead(nn.Module):
@@ -64,18 +67,22 @@ class TiedEmbeddingHead(nn.Module):
 
     def __init__(self, config: TiedEmbeddingHeadConfig, *, num_query_channels: int) -> None:
         super().__init__()
-        self.weight_shape = (config.vocab_size, num_query_channels)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.weight_shape = (config.vocabulary_size, num_query_channels)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
 
     def forward(self, answers: Tensor, embedding: Tensor) -> Tensor:
-        """(B, K, vocab_size) logits from answers (B, K, Q) and the embedding (vocab_size, Q).
+        """(B, K, vocabulary_size) logits from answers (B, K, Q) and the embedding (vocabulary_size, Q).
 
         Raises:
-            ValueError: the embedding has another shape.
+            ConfigError: the embedding has another shape.
         """
+        self.check_embedding(embedding)
+        return F.linear(answers, embedding, self.bias)
+
+    def check_embedding(self, embedding: Tensor) -> None:
+        """Raise :class:`ConfigError` if the embedding is not the one the head was made for, by its shape."""
         if embedding.shape != self.weight_shape:
-            raise ValueError(
+            raise ConfigError(
                 f"the embedding has shape {tuple(embedding.shape)}; TiedEmbeddingHead was made for "
                 f"{self.weight_shape}, the size of the vocabulary and the width of an answer"
             )
-        return F.linear(answers, embedding, self.bias)

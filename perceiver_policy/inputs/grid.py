@@ -107,7 +107,7 @@ class FourierGridPosition(GridPosition):
     def forward(self, content: Tensor, shape: Sequence[int], mask: Tensor | None = None) -> Tokens:
         """The positions stay apart from the content, axis by axis."""
         grid = self.encoding.on_grid(grid_axes(shape, device=content.device))
-        return Tokens(content, mask, grid)
+        return Tokens(content, mask, grid, shape=tuple(shape))
 
 
 class LearnedGridPosition(GridPosition):
@@ -133,7 +133,8 @@ class LearnedGridPosition(GridPosition):
     def forward(self, content: Tensor, shape: Sequence[int], mask: Tensor | None = None) -> Tokens:
         """The positions become part of the content."""
         positions = self.projection(self.resampled(shape)).to(content.dtype)
-        return Tokens(torch.cat((content, positions.expand(len(content), -1, -1)), dim=-1), mask)
+        content = torch.cat((content, positions.expand(len(content), -1, -1)), dim=-1)
+        return Tokens(content, mask, shape=tuple(shape))
 
     def resampled(self, shape: Sequence[int]) -> Tensor:
         """(M, num_channels) float: the table for a grid of this shape, before projection."""

@@ -136,8 +136,8 @@ class MultimodalInput(InputAdapter):
             Tokens with ``ranges``: where each modality is among them, the empty range if it was left out.
 
         Raises:
-            ValueError: an unknown modality, a missing one that is not optional, none at all, batches of
-                different sizes, or a mask of another shape.
+            ValueError: no dict, an unknown modality, a missing one that is not optional, none at all, batches
+                of different sizes, or a mask of another shape or type.
         """
         masks = mask if isinstance(mask, Mapping) else {}
         self._check_names(inputs, masks)
@@ -154,10 +154,11 @@ class MultimodalInput(InputAdapter):
         content = torch.cat(list(parts.values()), dim=1)
         together = _concatenate(parts, present)
         if isinstance(mask, Tensor):
-            if mask.shape != content.shape[:2]:
+            if mask.shape != content.shape[:2] or mask.dtype != torch.bool:
                 raise ValueError(
-                    f"the mask has shape {tuple(mask.shape)}; expected {tuple(content.shape[:2])}, the "
-                    "tokens of all modalities, or one mask for each modality in a dict"
+                    f"the mask is {mask.dtype} {tuple(mask.shape)}; expected torch.bool "
+                    f"{tuple(content.shape[:2])}, the tokens of all modalities, or one mask for each "
+                    "modality in a dict"
                 )
             together = mask if together is None else mask & together
         ranges, start = {}, 0
@@ -167,7 +168,10 @@ class MultimodalInput(InputAdapter):
             start = stop
         return Tokens(content, together, ranges=ranges)
 
-    def _check_names(self, inputs: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
+    def _check_names(self, inputs: Any, masks: Mapping[str, Tensor]) -> None:
+        if not isinstance(inputs, Mapping):
+            names = ", ".join(self.adapters)
+            raise ValueError(f"inputs are a {type(inputs).__name__}; expected a dict of modalities: {names}")
         for name in inputs:
             if name not in self.adapters:
                 raise ValueError(f"unknown modality {name!r}; {nearest(str(name), self.adapters)}")

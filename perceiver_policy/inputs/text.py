@@ -16,13 +16,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from perceiver_policy.config import Config
+from perceiver_policy.config import LARGEST_VOCABULARY, Config
 from perceiver_policy.inputs.adapter import InputAdapter, require_mask, require_shape
 from perceiver_policy.position import LearnedPositions
 from perceiver_policy.tokens import Tokens
 
 EMBEDDING_INIT_STD = 0.02
-LARGEST_VOCABULARY = 2**24
 
 
 class SpecialToken(IntEnum):

@@ -143,7 +143,7 @@ def flatten_index(sizes: Mapping[str, int], index: Mapping[str, Tensor | None]) 
         if name not in sizes:
             raise ValueError(f"unknown modality {name!r}; {nearest(name, sorted(sizes))}")
         if own is not None:
-            _check_range(own, sizes[name], f"modality {name!r}")
+            check_range(own, sizes[name], f"modality {name!r}")
     device = next((own.device for own in index.values() if own is not None), None)
     parts, start = [torch.empty(0, dtype=torch.int64, device=device)], 0
     for name in sorted(sizes):
@@ -168,7 +168,7 @@ def locate(sizes: Mapping[str, int], index: Tensor) -> dict[str, tuple[Tensor, T
     Raises:
         ValueError: an index out of range.
     """
-    _check_range(index, sum(sizes.values()), f"the modalities {dict(sorted(sizes.items()))}")
+    check_range(index, sum(sizes.values()), f"the modalities {dict(sorted(sizes.items()))}")
     located, start = {}, 0
     for name in sorted(sizes):
         stop = start + sizes[name]
@@ -206,7 +206,8 @@ def split(answers: Tensor, sizes: Mapping[str, int], index: Tensor | None = None
     return {name: answers[:, place] for name, (place, _) in locate(sizes, index).items()}
 
 
-def _check_range(index: Tensor, size: int, what: str) -> None:
+def check_range(index: Tensor, size: int, what: str) -> None:
+    """Raise :class:`ValueError` if ``index`` (k,) int64 asks for others than ``what`` has: 0 to size - 1."""
     wrong = index[(index < 0) | (index >= size)]
     if len(wrong):
         raise ValueError(f"query {int(wrong[0])} is asked of {what}; allowed: 0 to {size - 1}")

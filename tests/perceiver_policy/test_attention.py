@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from perceiver_policy.attention import Attention, AttentionLayer
+from perceiver_policy.attention import MLP, Attention, AttentionLayer
 from perceiver_policy.config import EmptyAttention
 
 
@@ -117,3 +117,17 @@ def test_dropout_is_for_training_and_keeps_the_mean() -> None:
         assert (draws.std(0) > 0.02).all()
         torch.testing.assert_close(draws.mean(0), expected, rtol=0, atol=0.04)
         assert torch.equal(expected, attention(queries, keys_values))
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_an_mlp_is_the_same_with_and_without_gradients(activation: str) -> None:
+    torch.manual_seed(0)
+    mlp = MLP(4, 8, 3, activation=activation)
+    x = torch.randn(2, 5, 4)
+    kept = x.clone()
+    by_hand = torch.relu if activation == "relu" else torch.nn.functional.gelu
+    expected = by_hand(x @ mlp[0].weight.T + mlp[0].bias) @ mlp.last.weight.T + mlp.last.bias
+    torch.testing.assert_close(mlp(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(x), expected)
+    assert torch.equal(x, kept)

@@ -86,7 +86,7 @@ def test_errors_in_files_name_the_file(tmp_path: Path) -> None:
         config_files.load(path)
     path.write_text("encoder: {}")
     with pytest.raises(
-        ConfigError, match=r"model\.yaml: kind is None; allowed: unit_set_policy, perceiver_io"
+        ConfigError, match=r"model\.yaml: kind is None; allowed: unit_set_policy, perceiver_io, perceiver_ar"
     ):
         config_files.load(path)
     path.write_text("kind: perceiver_io")

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perceiver_policy.config import ConfigError, DecoderConfig, EncoderConfig, Placement, Sharing
+from perceiver_policy.config import (
+    ConfigError,
+    DecoderConfig,
+    EmptyAttention,
+    EncoderConfig,
+    Placement,
+    Sharing,
+)
 from perceiver_policy.core import PerceiverDecoder, PerceiverEncoder
 
 
@@ -99,6 +106,9 @@ def test_latents_may_be_given() -> None:
     torch.testing.assert_close(encoder(inputs, latents=learned), encoder(inputs))
     other = encoder(inputs, latents=torch.randn(2, 4, 32))
     assert (other - encoder(inputs)).abs().max() > 0.1
+    for shape in ((2, 4, 31), (2, 7, 32), (1, 4, 32), (4, 32)):
+        with pytest.raises(ValueError, match=r"expected \(2, 4, 32\)"):
+            encoder(inputs, latents=torch.zeros(shape))
 
 
 def test_nothing_to_read_gives_finite_latents_and_gradients() -> None:
@@ -139,3 +149,33 @@ def test_checkpointed_activations_change_no_gradient() -> None:
     assert saved[True] < saved[False] / 2
     for p, q in zip(plain.parameters(), checkpointed.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad)
+
+
+def test_what_is_configured_reaches_the_layers() -> None:
+    config = EncoderConfig(
+        num_cross_attention_qk_channels=6,
+        num_cross_attention_v_channels=10,
+        cross_attention_residual=False,
+        num_self_attention_qk_channels=8,
+        num_self_attention_v_channels=12,
+        activation="gelu",
+        attention_dropout=0.25,
+        empty_attention=EmptyAttention.MEAN,
+    )
+    encoder = PerceiverEncoder(config, num_input_channels=5)
+    (cross,), ((own,),) = encoder.cross_attentions, encoder.blocks
+    decoder_config = DecoderConfig(
+        num_cross_attention_qk_channels=6,
+        num_cross_attention_v_channels=10,
+        widening_factor=3,
+        activation="gelu",
+        attention_dropout=0.25,
+    )
+    decoder = PerceiverDecoder(decoder_config, num_query_channels=8, num_latent_channels=6).cross_attention
+    for layer, widths in ((cross, (6, 10)), (own, (8, 12)), (decoder, (6, 10))):
+        assert (layer.attention.num_qk_channels, layer.attention.num_v_channels) == widths
+        assert layer.attention.dropout == 0.25
+        assert isinstance(layer.mlp[1], torch.nn.GELU)
+    assert cross.attention.empty is EmptyAttention.MEAN
+    assert not cross.attention_residual
+    assert decoder.mlp[0].out_features == 24

@@ -52,6 +52,20 @@ def test_linear_layers() -> None:
         assert not layer[scheme].bias.any()
 
 
+@pytest.mark.parametrize(("scheme", "expected"), [("deepmind", TRUNCATED_STD * STD), ("huggingface", STD)])
+def test_embeddings(scheme: str, expected: float) -> None:
+    weight = build(Initialisation(scheme)).input.embedding.weight
+    assert weight.std().item() == pytest.approx(expected, rel=0.05)
+
+
+def test_convolutions_count_all_that_a_kernel_sees() -> None:
+    config = load_named("perceiver-io-imagenet-conv-small", PerceiverIOConfig).to_dict()
+    torch.manual_seed(0)
+    model = PerceiverIO(PerceiverIOConfig.from_dict(config | {"initialisation": "deepmind"}))
+    kernel = model.input.stem.convolution.weight
+    assert kernel.std().item() == pytest.approx(1 / math.sqrt(3 * 7 * 7), rel=0.05)
+
+
 def test_what_a_head_made_zero_stays_zero() -> None:
     config = load_named("perceiver-io-flow-small", PerceiverIOConfig).to_dict()
     config["head"]["zero_init"] = True

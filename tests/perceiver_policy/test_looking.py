@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_policy.attention import AttentionLayer
+from perceiver_policy.autoregressive import PerceiverAR, PerceiverARConfig
 from perceiver_policy.config import DecoderConfig, EncoderConfig
 from perceiver_policy.core import PerceiverDecoder, PerceiverEncoder
+from perceiver_policy.generation import generate
 from perceiver_policy.looking import (
     LayerAttention,
     Recording,
@@ -346,3 +348,29 @@ def test_principal_plane() -> None:
     still, shares = principal_plane(torch.ones(4, 3))
     assert (still == 0).all()
     assert (shares == 0).all()
+
+
+def test_attention_with_turned_queries_and_keys() -> None:
+    torch.manual_seed(0)
+    config = PerceiverARConfig(vocabulary_size=7, max_context=12, num_latents=4, num_channels=32)
+    model = PerceiverAR(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.5)
+    tokens, layer, attended = torch.randint(0, 7, (2, 9)), model.cross_attention, []
+    assert layer.key_value_norm is not None
+    handle = layer.attention.output.register_forward_pre_hook(lambda _, args: attended.append(args[0]))
+    with record(model) as recording, torch.no_grad():
+        model(tokens)
+        embedded = model.embedding(tokens)
+        _, _, values = layer.attention.project(layer.query_norm(embedded), layer.key_value_norm(embedded))
+    handle.remove()
+    found = recording.of("cross_attention")
+    assert torch.allclose((found @ values).transpose(1, 2).flatten(2), attended[0], atol=1e-5)
+    assert (found.triu(6) == 0).all(), "no latent sees what comes after it"
+    assert len(recording.attention) == 1 + config.num_self_attention_layers
+    with record(model), pytest.raises(ValueError, match="cached keys, which cannot be recorded"):
+        generate(model, tokens, 2)
+    with record(model) as recording:
+        generate(model, tokens, 2, use_cache=False)
+    assert recording.of("cross_attention", 1).shape == (2, 8, 3, 10)

@@ -75,3 +75,15 @@ def test_before_the_first_step_there_is_nothing_to_remember() -> None:
         torch.testing.assert_close(policy(first, state).verb_logits, plain(first).verb_logits)
     assert plain.initial_state(BATCH) is None
     assert plain.act(first, deterministic=True).state is None
+
+
+def test_the_initial_state_is_of_the_weights_type() -> None:
+    policy = UnitSetPolicy(UnitSetPolicyConfig(memory=True)).double()
+    state = policy.initial_state(3)
+    assert state is not None
+    assert state.dtype == torch.float64
+    assert not state.requires_grad
+    observation, _ = signals(torch.Generator().manual_seed(0))
+    first = {key: rows[:, 0] for key, rows in observation.items()}
+    first = {key: rows.double() if rows.is_floating_point() else rows for key, rows in first.items()}
+    assert policy(first).latents.dtype == torch.float64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from perceiver_policy.model_config import PerceiverIOConfig
 from perceiver_policy.queries.task import TaskQuery
 
 SMALL = [name for name in named() if name.endswith("-small")]
+TEXT = {"kind": "text", "num_channels": 16, "max_length": 40}
 PAPERS = [name.removesuffix("-small") for name in SMALL]
 
 
@@ -102,6 +104,18 @@ def test_compiles_whole(name: str) -> None:
         assert_same(compiled(inputs), model(inputs))
 
 
+def test_compiles_whole_for_sizes_that_vary() -> None:
+    """From the second size on, torch compiles for any, and sizes are symbols."""
+    model = make("perceiver-io-imagenet-fourier-small").train()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for batch, height in ((2, 32), (3, 24)):
+        images = torch.randn(batch, 3, height, 16)
+        logits = compiled(images)
+        assert_same(logits, model(images))
+        logits.sum().backward()
+
+
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_runs_in_16_bits(name: str, dtype: torch.dtype) -> None:
@@ -112,7 +126,7 @@ def test_runs_in_16_bits(name: str, dtype: torch.dtype) -> None:
     for key, value in output.items():
         assert value.isfinite().all()
         error = (value.float() - expected[key]).abs().mean() / expected[key].std()
-        assert error < (0.1 if dtype is torch.bfloat16 else 0.01)
+        assert error < (0.1 if dtype is torch.bfloat16 else 0.02)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -138,6 +152,13 @@ def test_any_size_of_image_and_of_flow() -> None:
     for model in (fourier, learned, conv):
         assert model(torch.randn(1, 3, 23, 41)).shape == (1, 10)
     assert make("perceiver-io-flow-small")(torch.randn(1, 2, 3, 9, 14)).shape == (1, 9, 14, 2)
+
+
+def test_flow_with_learned_positions_has_the_shape_of_its_images() -> None:
+    config = load_named("perceiver-io-flow-small", PerceiverIOConfig).to_dict()
+    config["input"]["position"] = {"kind": "learned", "shape": [8, 8], "num_channels": 34}
+    model = PerceiverIO(PerceiverIOConfig.from_dict(config))
+    assert model(torch.randn(1, 2, 3, 9, 14)).shape == (1, 9, 14, 2)
 
 
 def test_as_many_answers_as_text_and_padding_changes_none() -> None:
@@ -170,6 +191,47 @@ def test_some_outputs_only() -> None:
         flow(pairs, index={"image": None})
 
 
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([240], "query 240 is asked of the model; allowed: 0 to 239"),
+        ([0, -1], "query -1 is asked of the model; allowed: 0 to 239"),
+        ([0.0], r"torch.float32 \(1,\); expected int64 \(k,\)"),
+        ([[0]], r"torch.int64 \(1, 1\); expected int64 \(k,\)"),
+    ],
+)
+def test_outputs_there_are_not(index: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make("perceiver-io-flow-small")(example("flow"), index=torch.tensor(index))
+
+
+def test_queries_of_ones_own_are_not_masked_by_the_inputs() -> None:
+    torch.manual_seed(0)
+    model = PerceiverIO(PerceiverIOConfig.from_dict({"query": {"kind": "input"}, "mask_queries": True}))
+    inputs, mask = torch.randn(2, 6, 32), torch.arange(6).expand(2, -1) < 4
+    encoding = model.encode(inputs, mask)
+    own = torch.randn(6, 32)
+    first = model.decode(encoding, queries=own[:1])
+    for queries, chunk_size in ((own[:3], None), (own, None), (own, 4)):
+        answers = model.decode(encoding, queries=queries, chunk_size=chunk_size)
+        torch.testing.assert_close(answers[:, :1], first)
+    assert model.decoder is not None
+    torch.testing.assert_close(answers, model.decoder(own, encoding.latents))
+    assert (model.decode(encoding) - model.decode(encoding, queries=inputs))[~mask].abs().max() > 1e-3
+
+
+def test_flow_at_positions_of_ones_own() -> None:
+    query = {"kind": "position", "shape": [5, 6]}
+    head = {"kind": "flow"}
+    model = PerceiverIO(
+        PerceiverIOConfig.from_dict({"input": {"kind": "flow"}, "query": query, "head": head})
+    )
+    pairs = torch.randn(1, 2, 3, 4, 3)
+    flow = model(pairs)
+    assert flow.shape == (1, 5, 6, 2)
+    torch.testing.assert_close(flow.flatten(1, 2)[:, [7]], model(pairs, index=torch.tensor([7])))
+
+
 def test_some_tasks_only() -> None:
     model = make("perceiver-io-glue-small")
     assert isinstance(model.query, TaskQuery)
@@ -190,8 +252,9 @@ def test_queries_of_ones_own() -> None:
         model.decode(encoding, queries=queries[0, :5], chunk_size=2),
         model.decode(encoding, queries=queries[:1, :5].expand(2, -1, -1)),
     )
-    with pytest.raises(ValueError, match=r"\(2, 9, 15\).*16"):
-        model.decode(encoding, queries=torch.zeros(2, 9, 15))
+    for shape in ((2, 9, 15), (3, 9, 16), (1, 2, 9, 16)):
+        with pytest.raises(ValueError, match=rf"{re.escape(str(shape))}; expected \(2, K, 16\) or \(K, 16\)"):
+            model.decode(encoding, queries=torch.zeros(shape))
     with pytest.raises(ValueError, match="queries and index"):
         model.decode(encoding, queries=queries, index=torch.tensor([0]))
     with pytest.raises(ValueError, match="chunk_size is 0"):
@@ -221,6 +284,21 @@ def test_units_in_any_order_and_absent_ones() -> None:
         ({"head": {"kind": "tied_embedding"}}, "needs a text input"),
         ({"head": {"kind": "multitask"}}, "needs a task query"),
         ({"head": {"kind": "multimodal"}}, "needs a multimodal query"),
+        (
+            {"query": {"kind": "task", "tasks": ["cola", "sst"]}, "head": {"kind": "multitask"}},
+            r"query\.tasks names 'sst', which the head does not read; did you mean sst2",
+        ),
+        (
+            {
+                "query": {"kind": "multimodal", "modalities": {"sound": {"kind": "learned"}}},
+                "head": {"kind": "multimodal"},
+            },
+            r"query\.modalities names 'sound', which the head does not read; allowed: audio, image, label",
+        ),
+        (
+            {"input": TEXT, "query": {"kind": "learned", "num_queries": 39, "one_per_input": True}},
+            r"query\.num_queries is 39; with one_per_input it must be at least input\.max_length, 40",
+        ),
         ({"head": {"kind": "clasification"}}, r"head\.kind is 'clasification'; did you mean classification"),
         ({"input": {"kind": "xyz"}}, r"input\.kind is 'xyz'; allowed: vectors, image"),
         ({"input": {"num_channels": 3}}, r"input\.kind is None"),
@@ -231,6 +309,15 @@ def test_units_in_any_order_and_absent_ones() -> None:
 def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PerceiverIOConfig.from_dict(changes)
+
+
+@pytest.mark.parametrize(("width", "size"), [(18, 262), (16, 300)])
+def test_a_tied_embedding_of_another_shape_is_refused(width: int, size: int) -> None:
+    query = {"kind": "learned", "num_queries": 40, "num_channels": width, "one_per_input": True}
+    head = {"kind": "tied_embedding", "vocabulary_size": size}
+    config = PerceiverIOConfig.from_dict({"input": TEXT, "query": query, "head": head})
+    with pytest.raises(ConfigError, match=rf"shape \(262, 16\); .* made for \({size}, {width}\)"):
+        PerceiverIO(config)
 
 
 def test_heads_must_divide_the_queries() -> None:

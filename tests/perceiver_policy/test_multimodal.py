@@ -216,10 +216,14 @@ def test_masks_by_modality_or_of_all_tokens() -> None:
     expected = torch.cat((audio, torch.ones(2, 3, dtype=torch.bool)), 1)
     assert torch.equal(adapter(inputs, {"audio": audio}).mask, expected)
     assert torch.equal(adapter(inputs, expected).mask, expected)
-    with pytest.raises(ValueError, match=r"mask has shape \(2, 4\); expected \(2, 7\)"):
+    with pytest.raises(ValueError, match=r"bool \(2, 4\); expected torch.bool \(2, 7\)"):
         adapter(inputs, audio)
     with pytest.raises(ValueError, match="a mask for modality 'depth' and no input; given: audio, image"):
         adapter(inputs, {"depth": audio})
+    with pytest.raises(ValueError, match=r"the mask is torch.int64 \(2, 7\); expected torch.bool"):
+        adapter(inputs, expected.long())
+    with pytest.raises(ValueError, match="inputs are a Tensor; expected a dict of modalities: audio, "):
+        adapter(inputs["audio"])
 
 
 def test_missing_and_unknown_modalities() -> None:

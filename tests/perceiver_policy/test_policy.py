@@ -377,3 +377,24 @@ def test_the_value_alone_is_the_value_of_the_whole_pass(
 ) -> None:
     observation = make_observation(8, 9, 4)
     torch.testing.assert_close(policy.value(observation), policy(observation).value)
+
+
+@pytest.mark.parametrize("config", [{}, {"memory": True}, {"critic": "state"}])
+def test_compiles_whole(
+    make_policy: MakePolicy, make_observation: MakeObservation, config: dict[str, object]
+) -> None:
+    """``fullgraph``: a break in the graph is an error. The backend runs what was traced as it is."""
+    policy, observation = make_policy(**config), make_observation()
+    orders = policy.act(observation, deterministic=True).orders
+    torch._dynamo.reset()
+    evaluate = torch.compile(policy.evaluate_orders, fullgraph=True, backend="aot_eager")
+    for compiled, plain in zip(
+        evaluate(observation, orders), policy.evaluate_orders(observation, orders), strict=True
+    ):
+        torch.testing.assert_close(compiled, plain)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def act(observation: dict[str, Tensor]) -> Tensor:
+        return policy.act(observation, deterministic=True).orders
+
+    assert torch.equal(act(observation), orders)

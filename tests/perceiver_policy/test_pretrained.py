@@ -17,6 +17,7 @@ from perceiver_policy import (
     ExportError,
     UnitSetPolicy,
     UnitSetPolicyConfig,
+    export_files,
     load_policy,
     pretrained,
     read_metadata,
@@ -25,6 +26,8 @@ from perceiver_policy import (
 
 MakeObservation = Callable[..., dict[str, Tensor]]
 MakePolicy = Callable[..., UnitSetPolicy]
+
+FORMAT = export_files.file_format(UnitSetPolicy)
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def rewrite(export: Path, change: Callable[[dict[str, Tensor]], None], **header:
     path = export / pretrained.WEIGHTS_FILE
     weights = safetensors.torch.load_file(path)
     change(weights)
-    metadata = {"format": pretrained.FORMAT, "format_version": pretrained.FORMAT_VERSION, "metadata": "{}"}
+    metadata = {"format": FORMAT, "format_version": export_files.FORMAT_VERSION, "metadata": "{}"}
     safetensors.torch.save_file(weights, path, metadata={**metadata, **header})
 
 
@@ -151,7 +154,7 @@ def no_tensor_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a tensor was read")
 
-    monkeypatch.setattr(pretrained, "load_file", refuse)
+    monkeypatch.setattr(export_files, "load_file", refuse)
 
 
 @pytest.mark.usefixtures("no_tensor_is_read")
@@ -223,7 +226,7 @@ class TestRefused:
 
     def test_no_metadata(self, export: Path) -> None:
         path = export / pretrained.WEIGHTS_FILE
-        header = {"format": pretrained.FORMAT, "format_version": pretrained.FORMAT_VERSION}
+        header = {"format": FORMAT, "format_version": export_files.FORMAT_VERSION}
         safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata=header)
         for load in (load_policy, read_metadata):
             with pytest.raises(ExportError, match="has no metadata"):
@@ -249,13 +252,13 @@ class TestRefused:
     def test_a_model_too_large_is_never_allocated(
         self, export: Path, changes: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        build = pretrained.UnitSetPolicy
+        build = UnitSetPolicy.__init__
 
-        def build_outline(config: UnitSetPolicyConfig) -> UnitSetPolicy:
+        def build_outline(self: UnitSetPolicy, config: UnitSetPolicyConfig) -> None:
             assert torch.get_default_device().type == "meta", "a model was allocated"
-            return build(config)
+            build(self, config)
 
-        monkeypatch.setattr(pretrained, "UnitSetPolicy", build_outline)
+        monkeypatch.setattr(UnitSetPolicy, "__init__", build_outline)
         (export / pretrained.CONFIG_FILE).write_text(yaml.safe_dump(changes))
         with pytest.raises(ExportError, match=message):
             load_policy(export)

@@ -38,15 +38,20 @@ def gradients(output: Tensor, layer: nn.Module, *inputs: Tensor) -> list[Tensor]
     return [torch.zeros_like(u) if g is None else g for u, g in zip(used, found, strict=True)]
 
 
+# 5 queries of 2 heads are fewer than the 15 channels, 9 are more; 7 keys are fewer than VECTOR, 20 are more.
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(5, 7), (5, 20), (9, 7)])
 @pytest.mark.parametrize("shared_queries", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_folding_equals_the_plain_path_with_its_gradients(shared_queries: bool, masked: bool) -> None:
+def test_folding_equals_the_plain_path_with_its_gradients(
+    num_queries: int, num_keys: int, shared_queries: bool, masked: bool
+) -> None:
     layer = make_layer()
-    x = torch.randn(*(() if shared_queries else (3,)), 5, 8, dtype=torch.float64, requires_grad=True)
-    inputs = torch.randn(3, 7, 15, dtype=torch.float64, requires_grad=True)
+    shape = () if shared_queries else (3,)
+    x = torch.randn(*shape, num_queries, 8, dtype=torch.float64, requires_grad=True)
+    inputs = torch.randn(3, num_keys, 15, dtype=torch.float64, requires_grad=True)
     mask = None
     if masked:
-        mask = torch.rand(3, 7) < 0.6
+        mask = torch.rand(3, num_keys) < 0.6
         mask[1] = False  # nothing to attend to
     normed = layer.key_value_norm(inputs)
     plain = layer.attention(layer.query_norm(x), normed, mask)

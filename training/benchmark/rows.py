@@ -41,14 +41,41 @@ def rates(work: Callable[[], int], *, seconds: float = 0.5, repeats: int = REPEA
         seconds: least duration of a repeat.
         repeats: how often.
     """
-    work()
-    measured = []
+    return rates_in_turn([work], seconds=seconds, repeats=repeats)[0]
+
+
+def rates_in_turn(
+    works: Sequence[Callable[[], int]],
+    *,
+    seconds: float = 0.5,
+    repeats: int = REPEATS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
+    """Units of work a second of each, once a repeat, after a warm-up of all.
+
+    They take turns (A, B, C, A, B, ...), so that what else the machine does hits all of them.
+
+    Args:
+        works: each does some work and returns how much.
+        seconds: least duration of a turn; it is one call at least.
+        repeats: turns of each.
+        clock: seconds; ``time.thread_time`` counts those that the thread spends on a core, and hardly changes
+            with what else the machine does.
+    """
+    for work in works:
+        work()
+    measured: list[list[float]] = [[] for _ in works]
     for _ in range(repeats):
-        done, began = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - began) < seconds:
-            done += work()
-        measured.append(done / elapsed)
+        for rates_, work in zip(measured, works, strict=True):
+            rates_.append(_rate(work, seconds, clock))
     return measured
+
+
+def _rate(work: Callable[[], int], seconds: float, clock: Callable[[], float]) -> float:
+    done, began = 0, clock()
+    while (elapsed := clock() - began) < seconds:
+        done += work()
+    return done / elapsed
 
 
 def row(name: str, unit: str, repeats: Sequence[float], command: str) -> Row:
@@ -57,12 +84,20 @@ def row(name: str, unit: str, repeats: Sequence[float], command: str) -> Row:
 
 
 def row_against(
-    name: str, unit: str, repeats: Sequence[float], command: str, rival_name: str, rival: Sequence[float]
+    name: str,
+    unit: str,
+    repeats: Sequence[float],
+    command: str,
+    rival_name: str,
+    rival: Sequence[float],
+    *,
+    less_is_better: bool = False,
 ) -> Row:
-    """The medians of both sides' repeats, of which more is better, and their ratio."""
+    """The medians of both sides' repeats, and how many times better ours is."""
     ours, theirs = median(repeats), median(rival)
     spread = max(_spread(repeats), _spread(rival))
-    return Row(name, unit, ours, spread, command, theirs, rival_name, ours / theirs)
+    ratio = theirs / ours if less_is_better else ours / theirs
+    return Row(name, unit, ours, spread, command, theirs, rival_name, ratio)
 
 
 def _spread(repeats: Sequence[float]) -> float:

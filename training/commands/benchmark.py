@@ -25,14 +25,16 @@ BUSY = 0.5
 
 @dataclass(frozen=True)
 class Args:
-    """Measure the engine, the network (core) or sampling and training (rollout) on this machine.
+    """Measure the engine, the network (core), sampling and training (rollout), adaptive depth (ponder) or
+    token sequences (autoregressive) on this machine.
 
-    The engine is measured beside SMAX if the extra `bench` is installed; that takes a quarter of an hour."""
+    With the extra `bench` the engine is measured beside SMAX, and the network beside transformers and
+    perceiver-pytorch; either takes about a quarter of an hour."""
 
-    subject: tyro.conf.Positional[Literal["engine", "core", "rollout"]]
+    subject: tyro.conf.Positional[Literal["engine", "core", "rollout", "ponder", "autoregressive"]]
     """What to measure."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Where to write the rows; the file appears whole or not at all."""
+    """Where to write the rows; the file appears whole or not at all. A plot goes beside it, as FILE.png."""
 
 
 def run(args: Args) -> int:
@@ -46,7 +48,8 @@ def run(args: Args) -> int:
     if load > BUSY * cores:
         busy = f"the machine is busy (load {load:.1f} on {cores} cores); measure when it is idle"
         log.print(f"note: {busy}", highlight=False, markup=False, soft_wrap=True)
-    for row in importlib.import_module(f"training.benchmark.{args.subject}").measure(command):
+    benchmark = importlib.import_module(f"training.benchmark.{args.subject}")
+    for row in benchmark.measure(command):
         rows.append(row)
         log.print(_line(row), highlight=False, markup=False, soft_wrap=True, style="dim")
     console = Console()
@@ -56,6 +59,8 @@ def run(args: Args) -> int:
     console.print(f"{command}   on {cores} cores, {platform.machine()}", highlight=False, markup=False)
     if args.json is not None:
         write_whole(args.json, (json.dumps([row.to_dict() for row in rows], indent=2) + "\n").encode())
+        if hasattr(benchmark, "plot") and (reason := benchmark.plot(rows, args.json.with_suffix(".png"))):
+            log.print(reason, highlight=False, markup=False)
     return 0
 
 
