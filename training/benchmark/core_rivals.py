@@ -74,6 +74,7 @@ class HuggingFaceEntities(nn.Module):
 
         assert ours.query is not None
         assert ours.decoder is not None
+        assert ours.config.decoder is not None
         config = _configuration(ours.encoder)
         self.latents = nn.Parameter(ours.encoder.latents.detach().clone())
         self.encoder = perceiver.PerceiverEncoder(config, kv_dim=ours.input.num_channels)
@@ -87,7 +88,7 @@ class HuggingFaceEntities(nn.Module):
             num_heads=decoder.num_heads,
             q_dim=ours.query.num_channels,
             kv_dim=ours.encoder.config.num_latent_channels,
-            widening_factor=4,
+            widening_factor=ours.config.decoder.widening_factor,
         )
         _copy_encoder(ours.encoder, self.encoder)
         _copy_layer(ours.decoder.cross_attention, self.decoder)
@@ -114,7 +115,7 @@ class HuggingFaceImages(nn.Module):
 
         fourier = {"num_bands": 64, "max_resolution": (size, size), "concat_pos": True, "sine_only": False}
         config = _configuration(encoder)
-        config.num_self_attends_per_block = num_layers
+        config.num_blocks, config.num_self_attends_per_block = 1, num_layers
         self.input = perceiver.PerceiverImagePreprocessor(
             config, prep_type="pixels", spatial_downsample=1, fourier_position_encoding_kwargs=fourier
         )

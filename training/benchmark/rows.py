@@ -72,7 +72,8 @@ def rates_in_turn(
 
 
 def _rate(work: Callable[[], int], seconds: float, clock: Callable[[], float]) -> float:
-    done, began = 0, clock()
+    began = clock()
+    done = work()
     while (elapsed := clock() - began) < seconds:
         done += work()
     return done / elapsed
