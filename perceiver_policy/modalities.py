@@ -32,6 +32,24 @@ def check_names(names: Iterable[str], where: str) -> None:
             )
 
 
+def by_name(parts: Mapping[str, nn.Module], names: Iterable[str], what: str) -> nn.ModuleDict:
+    """The parts of each modality, in the order of their sorted names.
+
+    Args:
+        parts: as they were built.
+        names: the configuration's modalities.
+        what: what an error calls the parts.
+
+    Raises:
+        ConfigError: other parts than the configuration names.
+    """
+    if set(parts) != set(names):
+        raise ConfigError(
+            f"there are {what} for {sorted(parts)}; the configuration's modalities are {sorted(names)}"
+        )
+    return nn.ModuleDict({name: parts[name] for name in sorted(parts)})
+
+
 class ChannelPadding(nn.Module):
     """Brings every modality to one width, by trainable channels of its own.
 

@@ -26,7 +26,11 @@ from perceiver_policy.separable import grid_attention
 if TYPE_CHECKING:
     from perceiver_policy.attention import Attention
 
-GRID_OVERHEAD = 60
+OVERHEAD = 5_000_000
+"""What folding costs whatever the sizes, in multiplications of a matrix product: some 60 µs of one core."""
+GRID_OVERHEAD = 30_000_000
+"""The same of :func:`attend_over_grid`."""
+CELL_OVERHEAD = 60
 """What a cell costs :func:`attend_over_grid` besides its content, in channels of a matrix product."""
 
 VECTOR = 16

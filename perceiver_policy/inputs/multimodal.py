@@ -29,7 +29,7 @@ from perceiver_policy.inputs.points import PointsInputConfig
 from perceiver_policy.inputs.text import TextInputConfig
 from perceiver_policy.inputs.vectors import VectorsInputConfig
 from perceiver_policy.inputs.video import VideoInputConfig
-from perceiver_policy.modalities import ChannelPadding, check_names
+from perceiver_policy.modalities import ChannelPadding, by_name, check_names
 from perceiver_policy.tokens import Tokens
 
 MASK_INIT_STD = 0.02
@@ -103,13 +103,8 @@ class MultimodalInput(InputAdapter):
 
     def __init__(self, config: MultimodalInputConfig, adapters: Mapping[str, InputAdapter]) -> None:
         super().__init__()
-        if set(adapters) != set(config.modalities):
-            raise ConfigError(
-                f"there are adapters for {sorted(adapters)}; the configuration's modalities are "
-                f"{sorted(config.modalities)}"
-            )
         self.config = config
-        self.adapters = nn.ModuleDict({name: adapters[name] for name in sorted(adapters)})
+        self.adapters = by_name(adapters, config.modalities, "adapters")
         self.padding = ChannelPadding(
             {name: adapter.num_channels for name, adapter in adapters.items()},
             min_padding=config.min_padding,

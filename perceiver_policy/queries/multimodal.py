@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from perceiver_policy.config import Config, ConfigError, nearest
-from perceiver_policy.modalities import ChannelPadding, check_names
+from perceiver_policy.config import Config, nearest
+from perceiver_policy.modalities import ChannelPadding, by_name, check_names
 from perceiver_policy.queries.input import InputQueryConfig
 from perceiver_policy.queries.learned import LearnedQueryConfig
 from perceiver_policy.queries.position import PositionQueryConfig
@@ -65,12 +65,7 @@ class MultimodalQuery(QueryProvider):
 
     def __init__(self, config: MultimodalQueryConfig, providers: Mapping[str, QueryProvider]) -> None:
         super().__init__()
-        if set(providers) != set(config.modalities):
-            raise ConfigError(
-                f"there are query providers for {sorted(providers)}; the configuration's modalities are "
-                f"{sorted(config.modalities)}"
-            )
-        self.providers = nn.ModuleDict({name: providers[name] for name in sorted(providers)})
+        self.providers = by_name(providers, config.modalities, "query providers")
         self.padding = ChannelPadding(
             {name: provider.num_channels for name, provider in providers.items()},
             min_padding=config.min_padding,

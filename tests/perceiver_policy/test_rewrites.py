@@ -112,6 +112,15 @@ class TestChoice:
         masked = pixels._replace(mask=torch.ones(1, 224 * 224, dtype=torch.bool))
         assert self.choose(imagenet, 512, masked) is Path.FEW_QUERIES, "a grid has no mask"
 
+    def test_small_and_shared_queries(self) -> None:
+        """Rewrites cost more than they save on little work; queries of the whole batch are projected once."""
+        attention = Attention(32, 32, 2)
+        assert self.choose(attention, 4, Tokens(torch.zeros(1, 6, 32))) is Path.PLAIN
+        assert self.choose(attention, 4, Tokens(torch.zeros(512, 17, 32))) is Path.FEW_QUERIES
+        wide, few = Attention(256, 64, 2), Tokens(torch.zeros(16, 16, 64))
+        assert self.choose(wide, 32, few) is Path.PLAIN
+        assert choose_path(wide, torch.zeros(16, 512, 256), few) is Path.FEW_KEYS
+
     def test_what_needs_each_weight_takes_the_plain_path(self) -> None:
         units = Tokens(torch.zeros(1, 512, 256))
         assert self.choose(Attention(256, 256, 2, dropout=0.1), 32, units) is Path.PLAIN

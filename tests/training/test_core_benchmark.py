@@ -105,7 +105,7 @@ def test_a_row_for_each_pass_and_rival(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rival_that_computes_something_else_is_not_measured() -> None:
     ours, theirs, inputs = entities()
     with torch.no_grad():
-        theirs.latents[0, 0] += 1.0
+        theirs.encoder.latents[0, 0] += 1.0
     workload = Workload("starcraft/batch_2", inputs, ours, {"huggingface": lambda: theirs}, seconds=0.0)
     with pytest.raises(RuntimeError, match="nothing to compare"):
         next(contest(workload, "command"))

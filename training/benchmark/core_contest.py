@@ -3,7 +3,7 @@
 Three workloads, each forward (under inference mode, modules in evaluation) and forward with backward (to
 weights, not to inputs):
 
-- **starcraft**: 512 units of 256 channels, 32 latents, 128 channels for each unit out.
+- **starcraft**: 512 units of 256 channels, 32 latents, 128 channels for each unit out; and its encoder alone.
 - **imagenet**: from 224 x 224 pixels through the first cross-attention layer, 512 latents of 1024 channels.
 - **language**: 2048 bytes through the masked language model, 256 latents of 1280 channels, 26 layers.
 
@@ -125,8 +125,9 @@ def contest(workload: Workload, command: str, *, repeats: int = REPEATS) -> Iter
 def forward(network: nn.Module, inputs: Tensor) -> Callable[[], int]:
     """A forward pass in evaluation; returns 1, for one pass."""
 
+    network.eval()
+
     def work() -> int:
-        network.eval()
         with torch.inference_mode():
             network(inputs)
         return 1
@@ -139,9 +140,9 @@ def forward_backward(network: nn.Module, inputs: Tensor) -> Callable[[], int]:
     with torch.inference_mode():
         shape = network(inputs).shape
     gradient = torch.randn(shape)
+    network.train()
 
     def work() -> int:
-        network.train()
         network.zero_grad(set_to_none=True)
         network(inputs).backward(gradient)
         return 1
@@ -176,9 +177,14 @@ def _starcraft() -> Iterator[Workload]:
         "lucidrains": lambda: rivals.LucidrainsEntities(ours),
         "TransformerEncoder": lambda: rivals.transformer(ours.input.num_channels),
     }
+    encoders: dict[str, Callable[[], nn.Module]] = {
+        "huggingface": lambda: rivals.HuggingFaceEncoder(ours.encoder, ours.input.num_channels),
+        "TransformerEncoder": built["TransformerEncoder"],
+    }
     for batch, seconds in ((1, 0.3), (32, 2.0)):
         units = torch.randn(batch, NUM_UNITS, ours.input.num_channels)
         yield Workload(f"starcraft/batch_{batch}", units, ours, built, seconds)
+        yield Workload(f"starcraft_encoder/batch_{batch}", units, ours.encoder, encoders, seconds)
 
 
 def _imagenet() -> Iterator[Workload]:

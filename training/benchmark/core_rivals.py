@@ -61,6 +61,28 @@ def require_equal(ours: Tensor, theirs: Tensor) -> None:
         raise RuntimeError(f"outputs that are to be equal differ by {largest:.2g}: nothing to compare")
 
 
+class HuggingFaceEncoder(nn.Module):
+    """transformers' encoder with its latents.
+
+    Args:
+        encoder: whose weights to take.
+        num_input_channels: C.
+    """
+
+    def __init__(self, encoder: PerceiverEncoder, num_input_channels: int) -> None:
+        super().__init__()
+        from transformers.models.perceiver import modeling_perceiver as perceiver
+
+        self.latents = nn.Parameter(encoder.latents.detach().clone())
+        self.encoder = perceiver.PerceiverEncoder(_configuration(encoder), kv_dim=num_input_channels)
+        _copy_encoder(encoder, self.encoder)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, M, C) float to latents (B, N, D)."""
+        latents = self.latents.expand(len(inputs), -1, -1)
+        return cast(Tensor, self.encoder(latents, inputs=inputs).last_hidden_state)
+
+
 class HuggingFaceEntities(nn.Module):
     """transformers' layers put together as ``perceiver-io-starcraft``.
 
@@ -75,13 +97,11 @@ class HuggingFaceEntities(nn.Module):
         assert ours.query is not None
         assert ours.decoder is not None
         assert ours.config.decoder is not None
-        config = _configuration(ours.encoder)
-        self.latents = nn.Parameter(ours.encoder.latents.detach().clone())
-        self.encoder = perceiver.PerceiverEncoder(config, kv_dim=ours.input.num_channels)
+        self.encoder = HuggingFaceEncoder(ours.encoder, ours.input.num_channels)
         self.query = nn.Linear(ours.input.num_channels, ours.query.num_channels)
         decoder = ours.decoder.cross_attention.attention
         self.decoder = perceiver.PerceiverLayer(
-            config,
+            _configuration(ours.encoder),
             is_cross_attention=True,
             qk_channels=decoder.num_qk_channels,
             v_channels=decoder.num_v_channels,
@@ -90,14 +110,12 @@ class HuggingFaceEntities(nn.Module):
             kv_dim=ours.encoder.config.num_latent_channels,
             widening_factor=ours.config.decoder.widening_factor,
         )
-        _copy_encoder(ours.encoder, self.encoder)
         _copy_layer(ours.decoder.cross_attention, self.decoder)
         self.query.load_state_dict(cast(nn.Module, ours.query.projection).state_dict())
 
     def forward(self, units: Tensor) -> Tensor:
         """(B, M, C) float to (B, M, Q)."""
-        latents = self.encoder(self.latents.expand(len(units), -1, -1), inputs=units).last_hidden_state
-        return cast(Tensor, self.decoder(self.query(units), inputs=latents)[0])
+        return cast(Tensor, self.decoder(self.query(units), inputs=self.encoder(units))[0])
 
 
 class HuggingFaceImages(nn.Module):

@@ -1,10 +1,18 @@
-"""Parity of a set, PonderNet's first task (Banino et al., arXiv:2107.05407, section 4.1).
+"""Parity along a linked list: a task that takes as many steps as the list is long.
 
-A vector has elements -1, 0 and 1. How many are not 0 is drawn uniformly from 1 … length, and which, and
-their signs, at random. The label says whether the number of ones is odd.
+Of M elements each bears a bit and names its successor, or none. The list that begins at the first element
+is of a length drawn from 1 … M - 1, a longer one less often; all other elements form a second list, which
+does not count. The label says whether the ones on the first list are odd in number. An answer before the
+last link has been followed is worth no more than chance: a bit that was not read may be either.
 
-A Perceiver reads the elements as tokens, value and learned position, and classifies the mean of its latents.
-Its one block is applied a fixed number of times, or as often as it decides itself, with the same weights.
+PonderNet's own parity (Banino et al., arXiv:2107.05407, section 4.1) is that of a whole vector. Attention
+counts it in one read, whatever the depth.
+
+A Perceiver with a single latent reads the elements before each application of its block, so that a step
+follows one link. The block is applied a fixed number of times, or as often as the model decides itself,
+with the same weights. In training it is told, after each step, where on the list it should be and the
+parity up to there, whichever way its depth is decided: to find out about all links at once from the answer
+alone takes more luck than data. Such hints are usual for learning algorithms (CLRS, arXiv:2205.15659).
 """
 
 from __future__ import annotations
@@ -18,11 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiver_policy.adaptive import AdaptiveConfig, AdaptiveEncoder, Halted, ponder_loss
-from perceiver_policy.config import EncoderConfig
+from perceiver_policy.config import EncoderConfig, Sharing
 from perceiver_policy.core import PerceiverEncoder
-from perceiver_policy.position import LearnedPositions
 
-NUM_VALUES = 3
+RARER = 0.5
+"""How often a list is met beside one shorter by one element."""
+RARER_IN_TRAINING = 0.75
+"""The same of a training's examples, of which more are long."""
+ADAM_BETAS = (0.9, 0.99)
 MAX_GRADIENT_NORM = 1.0
 WARM_UP = 0.05
 """Part of the updates over which the step size rises; it falls to 0 over the others, as a cosine."""
@@ -31,47 +42,68 @@ WARM_UP = 0.05
 class Parity(NamedTuple):
     """A batch of the task."""
 
-    values: Tensor  # (B, M) int64, -1, 0 or 1
-    odd: Tensor  # (B,) bool, whether the ones are odd in number
-
-    @property
-    def num_nonzero(self) -> Tensor:
-        """(B,) int64."""
-        return (self.values != 0).sum(-1)
+    bits: Tensor  # (B, M) int64, 0 or 1
+    order: Tensor  # (B, M) int64, elements of the first list and then of the other, as they follow
+    successors: Tensor  # (B, M) int64, an element's index; M at the end of a list
+    length: Tensor  # (B,) int64, 1 … M - 1, of the list that begins at element 0
+    odd: Tensor  # (B,) bool, whether that list's ones are odd in number
 
 
-def draw(batch_size: int, length: int, generator: torch.Generator) -> Parity:
+def draw(
+    batch_size: int,
+    num_elements: int,
+    generator: torch.Generator,
+    *,
+    rarer: float = RARER,
+) -> Parity:
     """Draw examples.
 
     Args:
         batch_size: B.
-        length: M.
+        num_elements: M.
         generator: what they are drawn from.
+        rarer: how often a length is drawn beside the one below.
     """
-    num_nonzero = torch.randint(1, length + 1, (batch_size, 1), generator=generator)
-    rank = torch.rand(batch_size, length, generator=generator).argsort(-1)
-    signs = 2 * torch.randint(2, (batch_size, length), generator=generator) - 1
-    values = torch.where(rank < num_nonzero, signs, 0)
-    return Parity(values, (values == 1).sum(-1) % 2 == 1)
+    weights = rarer ** torch.arange(num_elements - 1, dtype=torch.float64)
+    length = 1 + torch.multinomial(weights, batch_size, replacement=True, generator=generator)
+    # Both lists' elements in order, the first list's first.
+    rank = torch.rand(batch_size, num_elements, generator=generator)
+    rank[:, 0] = -1
+    order = rank.argsort(-1)
+    following = torch.cat((order[:, 1:], torch.full((batch_size, 1), num_elements)), dim=-1)
+    following = following.scatter(1, length.unsqueeze(-1) - 1, num_elements)
+    successors = torch.zeros_like(order).scatter(1, order, following)
+    bits = torch.randint(2, (batch_size, num_elements), generator=generator)
+    counts = torch.arange(num_elements) < length.unsqueeze(-1)
+    odd = (bits.gather(1, order) * counts).sum(-1) % 2 == 1
+    return Parity(bits, order, successors, length, odd)
+
+
+def hints(batch: Parity, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Where a step should lead, for steps 1 … N: the element reached, the last of the list after its end,
+    and the parity of the bits up to there, (N, B) int64 each."""
+    steps = torch.arange(num_steps).unsqueeze(-1)
+    place = torch.minimum(steps, batch.length - 1)
+    element = batch.order.gather(1, place.T).T
+    running = (batch.bits.gather(1, batch.order).cumsum(-1) % 2).gather(1, place.T).T
+    return element, running
 
 
 @dataclass(frozen=True)
 class Setting:
     """A model and its training."""
 
-    length: int
-    """M, elements of a vector."""
+    num_elements: int
+    """M."""
     num_steps: int
     """How often the block is applied; where the model decides, at most."""
     adaptive: AdaptiveConfig | None = None
     """How the model decides; None for a fixed number of steps."""
-    num_latents: int = 4
     num_channels: int = 32
-    """Of a latent."""
-    num_position_channels: int = 16
-    num_updates: int = 3000
+    """Of the latent."""
+    num_updates: int = 2000
     batch_size: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
 
 
 class ParityModel(nn.Module):
@@ -83,43 +115,60 @@ class ParityModel(nn.Module):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
-        self.positions = LearnedPositions(setting.length, setting.num_position_channels)
+        self.num_elements = setting.num_elements
         core = EncoderConfig(
-            num_latents=setting.num_latents,
+            num_latents=1,
             num_latent_channels=setting.num_channels,
+            num_cross_attention_layers=setting.num_steps,
+            cross_attention_sharing=Sharing.ALL,
+            num_cross_attention_heads=1,
             num_blocks=setting.num_steps,
         )
-        encoder = PerceiverEncoder(core, NUM_VALUES + setting.num_position_channels)
+        encoder = PerceiverEncoder(core, 2 * setting.num_elements + 2)
         self.encoder = encoder if setting.adaptive is None else AdaptiveEncoder(setting.adaptive, encoder)
         self.norm = nn.LayerNorm(setting.num_channels)
         self.classifier = nn.Linear(setting.num_channels, 1)
+        self.hint = nn.Linear(setting.num_channels, setting.num_elements + 1)  # in training only
 
     def loss(self, batch: Parity) -> Tensor:
-        """() float: cross-entropy in nats, expected over the steps and with its prior where they vary."""
-        tokens = self.tokens(batch.values)
+        """() float: cross-entropy in nats, of the answer, expected over the steps and with its prior where
+        they vary, and of the hints."""
+        tokens = self.tokens(batch)
         if isinstance(self.encoder, PerceiverEncoder):
-            return F.binary_cross_entropy_with_logits(self.logits(self.encoder(tokens)), batch.odd.float())
+            latents = torch.stack(list(self.encoder.stages(tokens)))
+            answer = F.binary_cross_entropy_with_logits(self.logits(latents[-1]), batch.odd.float())
+            return answer + self._hint_loss(latents, batch)
         pondering = self.encoder(tokens)
         logits = self.logits(pondering.latents)
         odd = batch.odd.float().expand_as(logits)
         losses = F.binary_cross_entropy_with_logits(logits, odd, reduction="none")
         config = self.encoder.config
-        return ponder_loss(losses, pondering.log_probs, config.prior_rate, config.kl_weight).total
+        answer = ponder_loss(losses, pondering.log_probs, config.prior_rate, config.kl_weight).total
+        return answer + self._hint_loss(pondering.latents, batch)
 
-    def forward(self, values: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Classify (B, M) int64 values: (B,) bool whether odd, and (B,) int64 steps taken."""
-        tokens = self.tokens(values)
+    def forward(self, batch: Parity, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Classify a batch, whatever its labels: (B,) bool whether odd, and (B,) int64 steps taken."""
+        tokens = self.tokens(batch)
         if isinstance(self.encoder, PerceiverEncoder):
-            steps = torch.full((len(values),), self.encoder.config.num_blocks, device=values.device)
+            steps = torch.full_like(batch.length, self.encoder.config.num_blocks)
             halted = Halted(self.encoder(tokens), steps)
         else:
             halted = self.encoder.halt(tokens, generator=generator)
         return self.logits(halted.latents) > 0, halted.steps
 
-    def tokens(self, values: Tensor) -> Tensor:
-        """(B, M) int64 values to (B, M, C) float."""
-        positions = self.positions(values.shape[-1]).expand(len(values), -1, -1)
-        return torch.cat((F.one_hot(values + 1, NUM_VALUES).to(positions.dtype), positions), dim=-1)
+    def _hint_loss(self, latents: Tensor, batch: Parity) -> Tensor:
+        """() float, the mean over steps; latents (N, B, L, D)."""
+        element, running = hints(batch, len(latents))
+        told = self.hint(self.norm(latents).mean(-2))
+        reached = F.cross_entropy(told[..., :-1].flatten(0, 1), element.flatten())
+        return reached + F.binary_cross_entropy_with_logits(told[..., -1], running.float())
+
+    def tokens(self, batch: Parity) -> Tensor:
+        """(B, M, 2 M + 2) float: of each element its index, its successor's, and its bit as -1 or 1."""
+        size = self.num_elements
+        own = torch.eye(size, device=batch.bits.device).expand(len(batch.bits), -1, -1)
+        successor = F.one_hot(batch.successors, size + 1).to(own.dtype)
+        return torch.cat((own, successor, (2 * batch.bits - 1).unsqueeze(-1).to(own.dtype)), dim=-1)
 
     def logits(self, latents: Tensor) -> Tensor:
         """(..., L, D) float latents to (...) float."""
@@ -138,11 +187,12 @@ def train(setting: Setting, seed: int) -> ParityModel:
         torch.manual_seed(seed)
         model = ParityModel(setting)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=setting.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=setting.learning_rate, betas=ADAM_BETAS)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _pace((n + 1) / setting.num_updates))
     for _ in range(setting.num_updates):
         optimizer.zero_grad()
-        model.loss(draw(setting.batch_size, setting.length, generator)).backward()
+        batch = draw(setting.batch_size, setting.num_elements, generator, rarer=RARER_IN_TRAINING)
+        model.loss(batch).backward()
         nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
@@ -150,11 +200,11 @@ def train(setting: Setting, seed: int) -> ParityModel:
 
 
 class Score(NamedTuple):
-    """How a model did on fresh examples, by the number of elements that are not 0: row k - 1 for k."""
+    """How a model did on fresh examples, by the length of the list: row k - 1 for k."""
 
-    correct: Tensor  # (M,) int64
-    examples: Tensor  # (M,) int64
-    steps: Tensor  # (M,) int64, added up over the examples
+    correct: Tensor  # (M - 1,) int64
+    examples: Tensor  # (M - 1,) int64
+    steps: Tensor  # (M - 1,) int64, added up over the examples
 
     @property
     def accuracy(self) -> float:
@@ -177,12 +227,12 @@ def score(model: ParityModel, num_examples: int, seed: int) -> Score:
         seed: of the examples and of drawn halting; give one that no training had.
     """
     generator = torch.Generator().manual_seed(seed)
-    batch = draw(num_examples, len(model.positions.table), generator)
-    odd, steps = model(batch.values, generator)
-    row, length = batch.num_nonzero - 1, batch.values.shape[-1]
-    zeros = torch.zeros(length, dtype=torch.int64)
+    batch = draw(num_examples, model.num_elements, generator)
+    odd, steps = model(batch, generator)
+    row, size = batch.length - 1, model.num_elements - 1
+    zeros = torch.zeros(size, dtype=torch.int64)
     correct = zeros.index_add(0, row, (odd == batch.odd).long())
-    return Score(correct, row.bincount(minlength=length), zeros.index_add(0, row, steps))
+    return Score(correct, row.bincount(minlength=size), zeros.index_add(0, row, steps))
 
 
 def _pace(done: float) -> float:
