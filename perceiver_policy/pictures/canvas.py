@@ -7,9 +7,7 @@ without ``pyplot`` and its global state.
 from __future__ import annotations
 
 import importlib.util
-import io
-import os
-import threading
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,16 +62,11 @@ def save(figure: Figure, path: str | Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as workspace:
+        whole = Path(workspace) / path.name
+        FigureCanvasAgg(figure).print_png(whole)
+        whole.replace(path)
 
 
 def add_color_bar(figure: Figure | SubFigure, shown: Any, axes: Any, label: str) -> None:
