@@ -28,8 +28,9 @@ class Initialisation(StrEnum):
 def initialise(model: nn.Module, scheme: Initialisation) -> None:
     """Draw a model's weights anew.
 
-    - ``paper``: latents and learned positions are truncated normal of standard deviation 0.02 within [-2, 2]
-      (Perceiver, arXiv:2103.03206, appendix C); nothing else is touched.
+    - ``paper``: nothing is drawn; modules come with latents and learned positions of a truncated normal of
+      standard deviation 0.02 within [-2, 2] (Perceiver, arXiv:2103.03206, appendix C), and with PyTorch's own
+      linear layers.
     - ``deepmind``: linear layers and convolutions truncated normal of variance 1 / fan-in (variance scaling),
       latents, positions and embeddings of standard deviation 0.02, truncated at two deviations.
     - ``huggingface``: all of these normal, of standard deviation 0.02.
@@ -40,32 +41,29 @@ def initialise(model: nn.Module, scheme: Initialisation) -> None:
         model: with the modules of this package.
         scheme: which.
     """
+    if scheme is Initialisation.PAPER:
+        return
     for module in model.modules():
-        if isinstance(module, (PerceiverEncoder, LearnedPositions, LearnedQuery)):
-            name = {PerceiverEncoder: "latents", LearnedPositions: "table", LearnedQuery: "query"}
-            table = getattr(module, next(n for kind, n in name.items() if isinstance(module, kind)))
-            if scheme is Initialisation.PAPER:
-                nn.init.trunc_normal_(table, std=STD, a=-2.0, b=2.0)
-            elif scheme is Initialisation.DEEPMIND:
-                _truncated_normal(table, STD)
-            else:
-                nn.init.normal_(table, std=STD)
-        elif scheme is Initialisation.PAPER:
-            continue
-        elif isinstance(module, nn.Embedding):
-            if scheme is Initialisation.DEEPMIND:
-                _truncated_normal(module.weight, STD)
-            else:
-                nn.init.normal_(module.weight, std=STD)
-        elif isinstance(module, (nn.Linear, nn.Conv2d)) and (module.weight.is_meta or module.weight.any()):
-            if scheme is Initialisation.DEEPMIND:
+        match module:
+            case PerceiverEncoder():
+                _draw(module.latents, scheme)
+            case LearnedPositions():
+                _draw(module.table, scheme)
+            case LearnedQuery():
+                _draw(module.query, scheme)
+            case nn.Embedding():
+                _draw(module.weight, scheme)
+            case nn.Linear() | nn.Conv2d() if module.weight.is_meta or module.weight.any():
                 fan_in = module.weight[0].numel()
-                _truncated_normal(module.weight, math.sqrt(1 / fan_in) / TRUNCATED_STD)
-            else:
-                nn.init.normal_(module.weight, std=STD)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+                _draw(module.weight, scheme, math.sqrt(1 / fan_in) / TRUNCATED_STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
 
-def _truncated_normal(tensor: Tensor, std: float) -> None:
-    nn.init.trunc_normal_(tensor, std=std, a=-TRUNCATED_AT * std, b=TRUNCATED_AT * std)
+def _draw(weight: Tensor, scheme: Initialisation, deepmind_std: float = STD) -> None:
+    if scheme is Initialisation.DEEPMIND:
+        nn.init.trunc_normal_(
+            weight, std=deepmind_std, a=-TRUNCATED_AT * deepmind_std, b=TRUNCATED_AT * deepmind_std
+        )
+    else:
+        nn.init.normal_(weight, std=STD)
