@@ -166,7 +166,10 @@ class AdaptiveEncoder(nn.Module):
 
     def halting_logits(self, latents: Tensor) -> Tensor:
         """(..., L, D) float latents after a step to (...) float, the logits of λ."""
-        logits: Tensor = self.halting(self.halting_norm(latents).mean(-2)).squeeze(-1)
+        # Not in autocast's 16 bits: the prior's divergence is a sum of differences of their logarithms.
+        with torch.autocast(latents.device.type, enabled=False):
+            normed = self.halting_norm(latents.to(self.halting.weight.dtype))
+            logits: Tensor = self.halting(normed.mean(-2)).squeeze(-1)
         return logits
 
 

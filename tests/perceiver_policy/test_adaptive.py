@@ -309,3 +309,11 @@ def test_unrolling_goes_on_for_the_entry_with_most_left() -> None:
     enough = (whole > 0.5).long().argmax(0) + 1  # steps until less than half is left
     assert enough.min() < enough.max()
     assert len(make_encoder(tail=0.5)(inputs).latents) == enough.max()
+
+
+def test_halting_is_not_decided_in_sixteen_bits() -> None:
+    encoder = make_encoder().float()
+    latents = torch.stack(list(encoder.encoder.stages(make_inputs().float())))
+    expected_logits = encoder.halting_logits(latents)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder.halting_logits(latents), expected_logits)
