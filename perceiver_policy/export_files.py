@@ -87,7 +87,7 @@ def save_model(
         TypeError: ``metadata`` is not JSON.
     """
     directory = Path(directory).absolute()
-    _refuse_foreign(directory)
+    refuse_foreign(directory)
     header = {
         "format": file_format(type(model)),
         "format_version": FORMAT_VERSION,
@@ -176,7 +176,8 @@ def read_metadata(directory: str | Path) -> dict[str, Any]:
     return metadata
 
 
-def _refuse_foreign(directory: Path) -> None:
+def refuse_foreign(directory: Path) -> None:
+    """Raise :class:`ExportError` if an export cannot go there, because something else is there."""
     if not directory.exists():
         return
     if not directory.is_dir():

@@ -22,6 +22,7 @@ from perceiver_policy.export_files import (
     ExportError,
     load_model,
     read_metadata,
+    refuse_foreign,
     save_model,
 )
 from perceiver_policy.policy import UnitSetPolicy
@@ -34,6 +35,7 @@ __all__ = [
     "load_model",
     "load_policy",
     "read_metadata",
+    "refuse_foreign",
     "save_model",
     "save_policy",
 ]

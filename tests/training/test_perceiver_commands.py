@@ -66,6 +66,15 @@ def test_as_deepmind(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["export-perceiver", ours, "--out", back, "--ignore-differences"]) == 0
 
 
+def test_a_place_that_is_taken_is_refused_before_the_checkpoint_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    error = refusal(capsys, "import-perceiver", str(tmp_path / "nowhere"), "--out", str(tmp_path))
+    assert "holds notes.txt, which no export does" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_bad_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert "nowhere does not exist" in refusal(capsys, "import-perceiver", str(tmp_path / "nowhere"), *out)

@@ -9,7 +9,7 @@ from typing import Literal
 import tyro
 
 from perceiver_policy.checkpoints import import_checkpoint
-from perceiver_policy.pretrained import CONFIG_FILE, WEIGHTS_FILE, save_model
+from perceiver_policy.pretrained import CONFIG_FILE, WEIGHTS_FILE, refuse_foreign, save_model
 from training.commands.door import door
 
 
@@ -30,6 +30,7 @@ class Args:
 def run(args: Args) -> int:
     """Read, check and write. No code in the checkpoint is run."""
     with door():
+        refuse_foreign(args.out)
         model = import_checkpoint(args.checkpoint, compat=args.compat, model=args.model)
         save_model(model, args.out, metadata={"imported": args.checkpoint.name})
     count = sum(parameter.numel() for parameter in model.parameters())
