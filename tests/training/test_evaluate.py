@@ -8,12 +8,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from agents import Observation, Orders, ScriptedAgent
+from agents.learned import LearnedAgent
 from envs.battle.batch import BattleBatch, Outcome
 from envs.battle.tactics import HELD_OUT
 from envs.unit_set import Verb
 from envs.units import unit_table_hash
+from perceiver_policy import UnitSetPolicy, UnitSetPolicyConfig
 from training import evaluate as evaluation
 from training.evaluate import Measure, evaluate, mean_interval, paired_p_value, wilson
 from training.results import result_table
@@ -201,3 +204,21 @@ def test_an_agent_without_units_is_refused() -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(ScriptedAgent("hold"), None, **({"scenario": "3m"} | arguments))
+
+
+def test_an_agent_that_remembers_sees_every_battle_to_the_end() -> None:
+    """Battles end one by one; what it remembers of the others must stay theirs."""
+    torch.manual_seed(0)
+    policy = UnitSetPolicy(UnitSetPolicyConfig(memory=True))
+    with torch.no_grad():
+        policy.order_head.verb.last.weight.normal_(std=0.3)
+        policy.order_head.verb.last.bias[Verb.ATTACK_MOVE] += 1.0
+    result = evaluate(LearnedAgent(policy), None, "3m", games=12, swap_sides=False)
+    assert len(set(result.lengths.tolist())) > 1
+    batch = BattleBatch("3m", 12, auto_reset="off")
+    batch.reset(result.battle_seeds)
+    agent = LearnedAgent(policy)
+    while not (step := batch.step(agent.act(batch.observations[0]))).done.all():
+        pass
+    np.testing.assert_array_equal(result.lengths, step.length)
+    np.testing.assert_array_equal(result.outcomes, step.outcome)
