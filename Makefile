@@ -7,7 +7,7 @@ READY    := $(VENV)/.ready
 RIVAL    := $(VENV)/.rival
 
 SCENARIO ?= 3m
-BENCH    ?= engine core rollout ponder autoregressive
+BENCH    ?= engine core rollout ponder autoregressive torso
 ARGS     ?=
 
 # Two cores are better spent on processes than on threads within a matrix product.

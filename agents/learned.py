@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.base import Observation, Orders
+from agents.box import BOXED, boxed_policy
 from envs.unit_set import NUM_SCALARS, NUM_TARGET_VERBS, NUM_UNIT_FEATURES, NUM_VERBS, SCALARS
 from envs.units import num_unit_types
 from perceiver_policy.policy import ACTOR_KEYS, UnitSetPolicy
@@ -66,6 +67,15 @@ class LearnedAgent:
         self._device = torch.device(device)
         self._generator = torch.Generator(device=self._device)
         self.reset(seed)
+
+    @classmethod
+    def from_name(cls, name: str, *, deterministic: bool = True, seed: int = 0) -> LearnedAgent:
+        """A policy that comes with the package, by its name in :mod:`agents.box`.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        return cls(boxed_policy(name), deterministic=deterministic, seed=seed, name=BOXED + name)
 
     def reset(self, seed: int) -> None:
         """Forget all battles and draw from ``seed`` from now on."""

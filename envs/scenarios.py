@@ -27,6 +27,7 @@ from envs.scenario_limits import (
     formation_radius,
 )
 from envs.scenario_model import Draw, Group, Mission, Scenario, Team
+from envs.skirmish import skirmish
 
 __all__ = [
     "MAX_MAP_SIZE",
@@ -75,7 +76,8 @@ def scenario_groups() -> Mapping[str, tuple[str, ...]]:
 
 
 def load_scenario(name_or_path: str | Path) -> Scenario:
-    """A shipped scenario by name, or one of your own from a path ending in ``.yaml`` or ``.yml``.
+    """A shipped scenario by name, a fight of any size such as ``marine_5v6`` (``envs/skirmish.py``), or one
+    of your own from a path ending in ``.yaml`` or ``.yml``.
 
     A name or path followed by ``@smac`` or ``@native`` gives the scenario under that preset; its name then
     ends in ``@smac``, so that results tell them apart.
@@ -109,9 +111,15 @@ def _load(text: str) -> Scenario:
         return parse_scenario(path.read_bytes(), str(path), path.stem)
     known = _shipped_names()
     if text not in known:
+        fight = skirmish(text)
+        if fight is not None:
+            return fight
         near = difflib.get_close_matches(text, known, n=3, cutoff=0.3)
         hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(known))}"
-        raise ScenarioError(f"unknown scenario {text!r}; {hint}; a path to a .yaml file works too")
+        raise ScenarioError(
+            f"unknown scenario {text!r}; {hint}; a path to a .yaml file works too, "
+            "and UNIT_NvM, such as marine_5v6"
+        )
     return _shipped(text)
 
 

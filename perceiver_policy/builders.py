@@ -10,7 +10,7 @@ from torch import nn
 from perceiver_policy.config import Config
 from perceiver_policy.heads import classification, flow, multitask, token
 from perceiver_policy.heads import multimodal as multimodal_head
-from perceiver_policy.inputs import audio, image, label, points, text, vectors, video
+from perceiver_policy.inputs import audio, categories, features, image, label, points, text, vectors, video
 from perceiver_policy.inputs import flow as flow_input
 from perceiver_policy.inputs import multimodal as multimodal_input
 from perceiver_policy.inputs.adapter import InputAdapter
@@ -29,6 +29,8 @@ _INPUTS: dict[type[Config], Callable[[Any], InputAdapter]] = {
     text.TextInputConfig: text.TextInput,
     points.PointsInputConfig: points.PointsInput,
     label.LabelInputConfig: label.LabelInput,
+    features.FeaturesInputConfig: features.FeaturesInput,
+    categories.CategoriesInputConfig: categories.CategoriesInput,
 }
 _QUERIES: dict[type[Config], Callable[[Any], QueryProvider]] = {
     learned.LearnedQueryConfig: learned.LearnedQuery,

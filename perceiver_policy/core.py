@@ -150,6 +150,7 @@ class PerceiverDecoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, num_query_channels: int, num_latent_channels: int) -> None:
         super().__init__()
+        self.config = config
         self.cross_attention = AttentionLayer(
             num_query_channels,
             num_latent_channels,

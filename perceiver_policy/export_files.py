@@ -14,7 +14,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -52,6 +52,8 @@ class Exportable(Protocol):
     def state_dict(self) -> Mapping[str, torch.Tensor]: ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+    def optional_weights(self) -> frozenset[str]: ...
 
     def to(self, device: str | torch.device) -> Self: ...
 
@@ -135,18 +137,21 @@ def load_model(kind: type[ModelT], directory: str | Path, *, device: str | torch
 
     Raises:
         ExportError: the directory or a file is missing, the configuration does not parse, the weights
-            are not such a file or not this format, or a tensor is missing, surplus or of another shape or
-            dtype: all found before a model is allocated or any tensor read. Or a weight is not finite.
+            are not such a file or not this format, or a tensor is missing (but for what the class says
+            older exports lack), surplus or of another shape or dtype: all found before a model is allocated
+            or any tensor read. Or a weight is not finite.
     """
     directory = Path(directory)
     _require_files(directory)
     try:
         config = config_files.load(directory / CONFIG_FILE, kind.config_class)
         with torch.device("meta"):  # shapes without memory, however large the configuration says they are
-            outline = kind(config).state_dict()
+            outline = kind(config)
     except (ConfigError, UnicodeDecodeError) as error:
         raise ExportError(f"{directory}: the configuration cannot be used: {error}") from error
-    _check_header(directory / WEIGHTS_FILE, outline, file_format(kind))
+    _check_header(
+        directory / WEIGHTS_FILE, outline.state_dict(), file_format(kind), outline.optional_weights()
+    )
     # Made once more, for real: buffers that are not saved are computed from the configuration.
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away: draw none of the caller's
         model = kind(config)
@@ -220,7 +225,9 @@ def _format_header(path: Path, weights: Any, expected_format: str | None = None)
     return header
 
 
-def _check_header(path: Path, expected: Mapping[str, torch.Tensor], expected_format: str) -> None:
+def _check_header(
+    path: Path, expected: Mapping[str, torch.Tensor], expected_format: str, optional: Collection[str]
+) -> None:
     """Compare what the header lists with what the model needs, reading no tensor."""
     with _open(path) as weights:
         _format_header(path, weights, expected_format)
@@ -229,7 +236,8 @@ def _check_header(path: Path, expected: Mapping[str, torch.Tensor], expected_for
             tensor = weights.get_slice(name)
             found[name] = (tuple(tensor.get_shape()), str(tensor.get_dtype()))
     wanted = {name: (tuple(t.shape), _DTYPES[t.dtype]) for name, t in expected.items()}
-    problems = [f"missing {n}, shape {wanted[n][0]}" for n in sorted(wanted.keys() - found.keys())]
+    missing = wanted.keys() - found.keys() - set(optional)
+    problems = [f"missing {n}, shape {wanted[n][0]}" for n in sorted(missing)]
     problems += [f"surplus {n}, shape {found[n][0]}" for n in sorted(found.keys() - wanted.keys())]
     problems += [
         f"{n} is {found[n][0]} {found[n][1]}, the configuration calls for {wanted[n][0]} {wanted[n][1]}"

@@ -16,6 +16,20 @@ from perceiver_policy.config import Config
 from perceiver_policy.export_files import CONFIG_FILE, WEIGHTS_FILE, Exportable, load_model, save_model
 
 
+def local_folder(name_or_path: str | Path, **download: Any) -> Path:
+    """Where a model is on this machine; of a repository of the Hub, ``owner/name``, its files are fetched.
+
+    Args:
+        name_or_path: a repository is what looks like one and is neither a folder nor a file here.
+        download: see :func:`huggingface_hub.snapshot_download`.
+    """
+    path = Path(name_or_path)
+    if path.exists() or path.is_absolute() or str(name_or_path).count("/") != 1:
+        return path
+    files = [CONFIG_FILE, WEIGHTS_FILE]
+    return Path(snapshot_download(str(name_or_path), allow_patterns=files, **download))
+
+
 class HubModel(ModelHubMixin, library_name="perceiver-policy"):
     """A module made from its configuration alone, with a way to folders and to the Hub.
 
@@ -24,6 +38,10 @@ class HubModel(ModelHubMixin, library_name="perceiver-policy"):
     """
 
     config_class: ClassVar[type[Config]]
+
+    def optional_weights(self) -> frozenset[str]:
+        """Names in the ``state_dict`` that older exports lack, and that loading them fills in: none."""
+        return frozenset()
 
     @classmethod
     def from_pretrained(
@@ -82,19 +100,14 @@ class HubModel(ModelHubMixin, library_name="perceiver-policy"):
     ) -> Self:
         if model_kwargs:
             raise TypeError(f"unknown arguments {', '.join(model_kwargs)}: the configuration is in the file")
-        folder = Path(model_id)
-        if not folder.is_dir() and not folder.is_absolute() and model_id.count("/") == 1:
-            folder = Path(
-                snapshot_download(
-                    model_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                    allow_patterns=[CONFIG_FILE, WEIGHTS_FILE],
-                )
-            )
+        folder = local_folder(
+            model_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
         return cast(Self, load_model(cast(type[Exportable], cls), folder, device=device))
 
     def _save_pretrained(self, save_directory: Path) -> None:

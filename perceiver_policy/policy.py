@@ -15,6 +15,9 @@ Masks: True means present or allowed. What flows out are orders (B, A, 2) int64:
 points at (0 for verbs without a target). A slot that commands no unit always gets verb 0, NO_OP, with
 log-probability and entropy exactly 0.
 
+With ``sight: time`` none of it reaches the actor but the time, its own row's number and the masks of what is
+legal (:mod:`perceiver_policy.inputs.open_loop`), and the shared critic sees no more.
+
 With ``memory`` the policy is recurrent: the encoder starts from the learned latents plus the normalised
 latents of the step before, the state (B, N, D), which is 0 before the first step. Without it there is no
 state, and observations are unrelated to each other.
@@ -29,15 +32,16 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from perceiver_policy.attention import MLP
 from perceiver_policy.config import Config
 from perceiver_policy.core import PerceiverDecoder, PerceiverEncoder
+from perceiver_policy.critics import ObservationCritic, StateCritic
 from perceiver_policy.heads import categorical
 from perceiver_policy.heads.pointer import NO_OP, NO_TARGET, PointerOrderHead
 from perceiver_policy.hub import HubModel
-from perceiver_policy.inputs.unit_set import PairGeometry, UnitSetInput, pool_pairs
-from perceiver_policy.policy_config import Critic, UnitSetPolicyConfig
-from perceiver_policy.queries.learned import LearnedQuery, LearnedQueryConfig
+from perceiver_policy.inputs.open_loop import time_only
+from perceiver_policy.inputs.unit_set import PairGeometry, UnitSetInput
+from perceiver_policy.pairs import Pairs
+from perceiver_policy.policy_config import Critic, Sight, UnitSetPolicyConfig
 from perceiver_policy.queries.units import UnitQuery
 
 Observation = Mapping[str, Tensor]
@@ -52,7 +56,6 @@ ACTOR_KEYS = (
     "target_mask",
     "scalars",
 )
-STATE_KEYS = ("state_units", "state_unit_type", "state_unit_mask")
 
 
 class Orders(NamedTuple):
@@ -84,7 +87,7 @@ class PolicyOutput:
     latents: Tensor  # (B, N, D)
     verb_logits: Tensor  # (B, A, V), masked
     _tokens: Tensor  # (B, U, C)
-    _pairs: Tensor  # (B, A, U, P)
+    _pairs: Pairs
     _answers: Tensor  # (B, A, C): the decoder's answers, one per slot
     _value_answer: Tensor | None  # (B, C): its answer to the value query, which a state critic does without
 
@@ -97,7 +100,7 @@ class PolicyOutput:
 
     @property
     def value(self) -> Tensor:
-        """(B,) float. Computed when asked for."""
+        """(B,) float, in the units of the reward. Computed when asked for."""
         if self.policy.observation_critic is None or self._value_answer is None:
             return self.policy.value(self.observation)  # a state critic has no memory
         return self.policy.observation_critic(self._value_answer)
@@ -152,7 +155,7 @@ class UnitSetPolicy(nn.Module, HubModel):
         super().__init__()
         self.config = config
         num_channels = config.unit_input.num_channels
-        self.unit_input = _unit_input(config)
+        self.unit_input = UnitSetInput.of_policy(config)
         self.pair_geometry = PairGeometry(config.pair, config.geometry, config.unit_input.length_scale)
         self.encoder = PerceiverEncoder(config.encoder, num_channels)
         self.memory_norm = nn.LayerNorm(config.encoder.num_latent_channels) if config.memory else None
@@ -169,6 +172,18 @@ class UnitSetPolicy(nn.Module, HubModel):
         self.observation_critic = ObservationCritic(config) if observes else None
         self.state_critic = None if observes else StateCritic(config)
 
+    @property
+    def critic(self) -> ObservationCritic | StateCritic:
+        """The value function, whichever it is."""
+        critic = self.observation_critic or self.state_critic
+        assert critic is not None
+        return critic
+
+    def optional_weights(self) -> frozenset[str]:
+        """The critic's statistics: exports from before there were any load with mean 0 and deviation 1."""
+        (name,) = (name for name, module in self.named_children() if module is self.critic)
+        return frozenset(f"{name}.{statistic}" for statistic in self.critic.initial_statistics())
+
     def initial_state(self, batch_size: int) -> Tensor | None:
         """(batch_size, N, D) float of zeros, the state before the first step; None without memory."""
         if not self.config.memory:
@@ -176,7 +191,12 @@ class UnitSetPolicy(nn.Module, HubModel):
         return self.encoder.latents.new_zeros(batch_size, *self.encoder.latents.shape)
 
     def forward(
-        self, observation: Observation, state: Tensor | None = None, *, num_steps: int = 1
+        self,
+        observation: Observation,
+        state: Tensor | None = None,
+        *,
+        num_steps: int = 1,
+        begins: Tensor | None = None,
     ) -> PolicyOutput:
         """Read observations: everything that does not depend on the orders.
 
@@ -184,13 +204,15 @@ class UnitSetPolicy(nn.Module, HubModel):
             observation: see the module docstring.
             state: (B / num_steps, N, D) float, of the step before the first; None: the initial one.
             num_steps: T. With memory the batch is B / T sequences of T steps each, step after step.
+            begins: (B,) bool, True where a battle begins: what was before it is forgotten. None: nowhere.
         """
+        observation = self._seen(observation)
         units, unit_mask = observation["units"], observation["unit_mask"]
         controlled_mask = observation["controlled_mask"]
         select, controlled = self._controlled(observation)
-        tokens, latents = self._encode(observation, controlled, state, num_steps)
+        tokens, latents = self._encode(observation, controlled, state, num_steps, begins)
         pairs = self.pair_geometry(units, unit_mask, controlled, select)
-        queries = self.unit_query(tokens, pool_pairs(pairs, unit_mask), select)
+        queries = self.unit_query(tokens, pairs.pool(), select)
         value_answer = None
         if self.observation_critic is None:
             answers = self.decoder(queries, latents)
@@ -233,9 +255,16 @@ class UnitSetPolicy(nn.Module, HubModel):
         arguments are as for :meth:`forward`."""
         return self.forward(observation, state, num_steps=num_steps).evaluate(orders)
 
-    def value(self, observation: Observation, state: Tensor | None = None, *, num_steps: int = 1) -> Tensor:
-        """(B,) float, by no more computation than it needs; arguments as for :meth:`forward`. With
-        ``critic: state`` only ``state_*`` and ``scalars`` are read.
+    def value(
+        self,
+        observation: Observation,
+        state: Tensor | None = None,
+        *,
+        num_steps: int = 1,
+        begins: Tensor | None = None,
+    ) -> Tensor:
+        """(B,) float, in the units of the reward, by no more computation than it needs; arguments as for
+        :meth:`forward`. With ``critic: state`` only ``state_*`` and ``scalars`` are read.
 
         Raises:
             ValueError: ``critic`` is ``state`` and the observation has none.
@@ -243,9 +272,16 @@ class UnitSetPolicy(nn.Module, HubModel):
         if self.state_critic is not None:
             return self.state_critic(observation)
         assert self.observation_critic is not None
-        _, latents = self._encode(observation, self._controlled(observation)[1], state, num_steps)
+        observation = self._seen(observation)
+        _, latents = self._encode(observation, self._controlled(observation)[1], state, num_steps, begins)
         query = self.observation_critic.query()
         return self.observation_critic(self.decoder(query, latents)[:, 0])
+
+    def _seen(self, observation: Observation) -> Observation:
+        """What the actor may read."""
+        if self.config.sight is Sight.UNITS:
+            return observation
+        return time_only(observation, self.config.time_columns, self.config.num_unit_types)
 
     def _controlled(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """(B, A, U) float, 1 at the row each slot commands, and those rows, (B, A, F) float."""
@@ -256,7 +292,12 @@ class UnitSetPolicy(nn.Module, HubModel):
         return select, torch.bmm(select, units)
 
     def _encode(
-        self, observation: Observation, controlled: Tensor, state: Tensor | None, num_steps: int
+        self,
+        observation: Observation,
+        controlled: Tensor,
+        state: Tensor | None,
+        num_steps: int,
+        begins: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """The rows' tokens (B, U, C) and the latents (B, N, D)."""
         num_controlled = observation["controlled_mask"].sum(1, keepdim=True)
@@ -272,65 +313,11 @@ class UnitSetPolicy(nn.Module, HubModel):
         steps = inputs.unflatten(0, (-1, num_steps)), mask.unflatten(0, (-1, num_steps))
         state = self.initial_state(len(steps[0])) if state is None else state
         latents = []
+        remembered = None if begins is None else ~begins.unflatten(0, (-1, num_steps))[..., None, None]
         for step in range(num_steps):
+            if remembered is not None:
+                state = state * remembered[:, step]
             start = self.encoder.latents + self.memory_norm(state)
             state = self.encoder(steps[0][:, step], steps[1][:, step], start)
             latents.append(state)
         return tokens, torch.stack(latents, dim=1).flatten(0, 1)
-
-
-class ObservationCritic(nn.Module):
-    """A value from the actor's own latents: one more query, and what becomes of the answer."""
-
-    def __init__(self, config: UnitSetPolicyConfig) -> None:
-        super().__init__()
-        num_channels = config.unit_input.num_channels
-        self.query = LearnedQuery(LearnedQueryConfig(1, num_channels))
-        self.head = MLP(num_channels, num_channels, 1, activation=config.order_head.activation)
-
-    def forward(self, answer: Tensor) -> Tensor:
-        """(B,) float from the answer (B, C) to the query."""
-        return self.head(answer).squeeze(-1)
-
-
-class StateCritic(nn.Module):
-    """A value from the full unit set, with weights of its own; the actor never meets it."""
-
-    def __init__(self, config: UnitSetPolicyConfig) -> None:
-        super().__init__()
-        num_channels = config.unit_input.num_channels
-        self.own_column = config.geometry.own
-        self.unit_input = _unit_input(config)
-        self.encoder = PerceiverEncoder(config.encoder, num_channels)
-        self.query = LearnedQuery(LearnedQueryConfig(1, num_channels))
-        self.decoder = PerceiverDecoder(config.decoder, num_channels, config.encoder.num_latent_channels)
-        self.head = MLP(num_channels, num_channels, 1, activation=config.order_head.activation)
-
-    def forward(self, observation: Observation) -> Tensor:
-        """(B,) float from ``state_units``, ``state_unit_type``, ``state_unit_mask`` and ``scalars``.
-
-        Raises:
-            ValueError: a key is missing.
-        """
-        missing = [key for key in STATE_KEYS if key not in observation]
-        if missing:
-            raise ValueError(
-                f"critic 'state' needs {missing}, which the observation lacks: "
-                "let the environment add the state, or use critic 'observation'"
-            )
-        units, unit_type, unit_mask = (observation[key] for key in STATE_KEYS)
-        own = ((units[..., self.own_column] > 0) & unit_mask).to(units.dtype)
-        centre = torch.einsum("bu,buf->bf", own, units) / own.sum(1, keepdim=True).clamp_min(1)
-        _, inputs, mask = self.unit_input(units, unit_type, unit_mask, observation["scalars"], centre)
-        decoded = self.decoder(self.query(), self.encoder(inputs, mask))
-        return self.head(decoded[:, 0]).squeeze(-1)
-
-
-def _unit_input(config: UnitSetPolicyConfig) -> UnitSetInput:
-    return UnitSetInput(
-        config.unit_input,
-        config.geometry,
-        num_unit_features=config.num_unit_features,
-        num_unit_types=config.num_unit_types,
-        num_scalars=config.num_scalars,
-    )

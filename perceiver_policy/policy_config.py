@@ -17,6 +17,13 @@ class Critic(StrEnum):
     STATE = "state"  # the full unit set (``state_*``), with an encoder of its own
 
 
+class Sight(StrEnum):
+    """What the actor reads of an observation."""
+
+    UNITS = "units"  # the unit set
+    TIME = "time"  # the time and its own row's number: an open loop, the baseline of SMACv2
+
+
 @dataclass(frozen=True)
 class GeometryColumns(Config):
     """Which columns of ``units`` hold what geometry and the pooling over own and enemy rows need."""
@@ -88,6 +95,7 @@ class UnitSetPolicyConfig(Config):
     """A policy over unit sets, whole. Sizes are those of the observations it reads."""
 
     kind: ClassVar[str] = "unit_set_policy"
+    minimum: ClassVar[Mapping[str, float]] = {"time_columns": 0}
 
     num_unit_features: int = 32  # F, columns of ``units``
     num_scalars: int = 6  # S
@@ -96,6 +104,8 @@ class UnitSetPolicyConfig(Config):
     num_unit_types: int = 256  # capacity of the type embedding; larger indices are refused by the lookup
     critic: Critic = Critic.OBSERVATION
     memory: bool = False  # whether latents are carried from step to step
+    sight: Sight = Sight.UNITS
+    time_columns: tuple[int, ...] = (0, 1)  # of ``scalars``, which an actor that sees the time alone keeps
     geometry: GeometryColumns = field(default_factory=GeometryColumns)
     unit_input: UnitInputConfig = field(default_factory=UnitInputConfig)
     pair: PairConfig = field(default_factory=PairConfig)
@@ -116,4 +126,8 @@ class UnitSetPolicyConfig(Config):
         for name, column in columns.items():
             if column >= self.num_unit_features:
                 raise ConfigError(f"{type(self).__name__}.{name} is {column}; {allowed}")
+        for i, column in enumerate(self.time_columns):
+            if column >= self.num_scalars:
+                allowed = f"num_scalars {self.num_scalars} allows 0 to {self.num_scalars - 1}"
+                raise ConfigError(f"{type(self).__name__}.time_columns[{i}] is {column}; {allowed}")
         self.decoder.check_query_channels(self.unit_input.num_channels)

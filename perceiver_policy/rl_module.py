@@ -7,15 +7,22 @@ Usable in anyone's algorithm config, on any environment whose spaces follow the 
 
 It serves PPO, IMPALA and APPO: it has values and target networks. With ``memory: true`` the latents are its
 state from step to step, and training unrolls sequences of ``max_seq_len`` steps (RLlib's key, 20 by default).
+A batch then has time as its second dimension, or is flat: sequences of equal length, row after row, as many
+as there are states, with :data:`BEGINS` to say where in a sequence a battle begins.
 
-``model_config`` takes the fields of the policy's config; sizes that the spaces tell may be left out. One more
-key belongs to the adapter:
+``model_config`` takes the fields of the policy's config; sizes that the spaces tell may be left out. Two more
+keys belong to the adapter:
 
 ``per_unit_ratio`` (default False)
     How PPO's ratio is formed where an agent commands several units. False: one ratio for all the orders an
     agent gives in a step, log-probabilities and values are (B,), as stock RLlib expects. True: a ratio for
     each unit, log-probabilities, entropies and the values seen by the loss are (B, A); the learner connector
     must then provide advantages, value targets and the loss mask as (B, A) too.
+
+``normalize_values`` (default False)
+    Whether the learner is to keep statistics of the returns in the critic and to take the value loss of
+    normalised values; :class:`training.rl.learner.OrderPPOLearner` does. What the module returns is in the
+    units of the reward either way.
 
 It samples orders itself (a target is drawn given the verb) and is teacher-forced in training: the logits of
 the targets are those given the verb that was taken, so that a ratio with unchanged weights is exactly 1.
@@ -47,9 +54,11 @@ from perceiver_policy.heads.pointer import NO_TARGET
 from perceiver_policy.policy import ACTOR_KEYS, PolicyOutput, UnitSetPolicy
 from perceiver_policy.policy_config import UnitSetPolicyConfig
 
-_LATENTS = "latents"
+LATENTS = "latents"
 """What the state of a policy with memory is called."""
-_ADDED_BY_RLLIB = ("vf_share_layers", "max_seq_len")
+BEGINS = "begins"
+"""Column of flat batches, (B,) bool: a battle begins here, and nothing from before it is remembered."""
+ADDED_BY_RLLIB = ("vf_share_layers", "max_seq_len")
 """Keys that algorithms merge into every ``model_config`` and that mean nothing here."""
 
 
@@ -145,10 +154,12 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
     Attributes:
         policy: the network, the thing to export.
         per_unit_ratio: whether each unit has its own PPO ratio.
+        normalize_values: whether the learner normalises values in its loss.
     """
 
     policy: UnitSetPolicy
     per_unit_ratio: bool
+    normalize_values: bool
 
     def setup(self) -> None:
         """Build the policy from the spaces and ``model_config``.
@@ -158,8 +169,9 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
                 unknown key.
         """
         given = self.model_config or {}
-        fields = {key: value for key, value in given.items() if key not in _ADDED_BY_RLLIB}
+        fields = {key: value for key, value in given.items() if key not in ADDED_BY_RLLIB}
         self.per_unit_ratio = bool(fields.pop("per_unit_ratio", False))
+        self.normalize_values = bool(fields.pop("normalize_values", False))
         config = policy_config(self.observation_space, self.action_space, fields)
         self.policy = UnitSetPolicy(config)
         self.action_dist_cls = OrderDistribution.get_partial_dist_cls(
@@ -169,7 +181,7 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
     def get_initial_state(self) -> dict[str, Any]:
         """``latents`` (N, D) float32 of zeros with memory; empty, RLlib's sign for none, without."""
         state = self.policy.initial_state(1)
-        return {} if state is None else {_LATENTS: state[0].cpu().numpy()}
+        return {} if state is None else {LATENTS: state[0].cpu().numpy()}
 
     def train(self, mode: bool = True) -> PerceiverRLModule:
         """As every module's, but free where nothing changes: RLlib asks before each forward pass."""
@@ -230,7 +242,7 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
         """
         if embeddings is None:
             steps = _Steps(self.policy, batch)
-            return steps.by_step(self.policy.value(steps.observation, steps.state, num_steps=steps.num_steps))
+            return steps.by_step(self.policy.value(steps.observation, steps.state, **steps.time))
         if not self.per_unit_ratio:
             return embeddings
         return embeddings.unsqueeze(-1).expand(batch[Columns.OBS]["controlled_mask"].shape)
@@ -242,17 +254,21 @@ class _Steps:
     def __init__(self, policy: UnitSetPolicy, batch: Mapping[str, Any]) -> None:
         self.observation: Mapping[str, Tensor] = batch[Columns.OBS]
         self.sequences: tuple[int, int] | None = None
-        self.num_steps = 1
         self.state: Tensor | None = None
-        if policy.config.memory:
-            batch_size, self.num_steps = self.observation["controlled_mask"].shape[:2]
-            self.sequences = (batch_size, self.num_steps)
+        self.time: dict[str, Any] = {}
+        if not policy.config.memory:
+            return
+        self.state = batch[Columns.STATE_IN][LATENTS]
+        self.flat = self.observation["controlled_mask"].ndim == 2
+        if not self.flat:
             self.observation = {key: tensor.flatten(0, 1) for key, tensor in self.observation.items()}
-            self.state = batch[Columns.STATE_IN][_LATENTS]
+        num_sequences = len(self.state)
+        self.sequences = (num_sequences, len(self.observation["controlled_mask"]) // num_sequences)
+        self.time = {"num_steps": self.sequences[1], "begins": batch.get(BEGINS)}
 
     def by_step(self, rows: Tensor) -> Tensor:
-        """(B * T, ...) to (B, T, ...); untouched without memory."""
-        return rows if self.sequences is None else rows.unflatten(0, self.sequences)
+        """(B * T, ...) to (B, T, ...), if that is how the batch came."""
+        return rows if self.sequences is None or self.flat else rows.unflatten(0, self.sequences)
 
 
 class _Reading(_Steps):
@@ -260,18 +276,18 @@ class _Reading(_Steps):
 
     def __init__(self, policy: UnitSetPolicy, batch: Mapping[str, Any]) -> None:
         super().__init__(policy, batch)
-        self.output: PolicyOutput = policy(self.observation, self.state, num_steps=self.num_steps)
+        self.output: PolicyOutput = policy(self.observation, self.state, **self.time)
 
     def state_out(self) -> dict[str, dict[str, Tensor]]:
         """The state after the last step; nothing without memory."""
         if self.sequences is None:
             return {}
-        return {Columns.STATE_OUT: {_LATENTS: self.by_step(self.output.latents)[:, -1]}}
+        return {Columns.STATE_OUT: {LATENTS: self.output.latents.unflatten(0, self.sequences)[:, -1]}}
 
     def logits_given(self, orders: Tensor) -> Tensor:
         """(B, A, V + U) or (B, T, A, V + U): of verbs, and of targets given the verbs of ``orders``."""
-        verbs = orders[..., 0].long()
-        target_logits = self.output.target_logits(verbs if self.sequences is None else verbs.flatten(0, 1))
+        verbs = orders[..., 0].long().flatten(0, orders.ndim - 3)
+        target_logits = self.output.target_logits(verbs)
         return self.by_step(torch.cat((self.output.verb_logits, target_logits), -1))
 
 

@@ -18,10 +18,20 @@ REACHES = {
     "training": {"training", "agents", "envs", "perceiver_policy"},
 }
 GUESTS = {  # package: the files and folders that import it
-    "ray": ("perceiver_policy/rl_module.py", "envs/battle/rllib_env.py", "training/"),
+    "ray": (
+        "perceiver_policy/rl_module.py",
+        "perceiver_policy/rl_torso.py",
+        "envs/battle/rllib_env.py",
+        "training/",
+    ),
     "pysc2": ("envs/starcraft/",),
     "s2clientprotocol": ("envs/starcraft/",),
-    "matplotlib": ("perceiver_policy/pictures/", "training/benchmark/"),
+    "matplotlib": (
+        "perceiver_policy/pictures/",
+        "training/benchmark/",
+        "training/league/",
+        "training/protocol/",
+    ),
 }
 FILES = sorted(path.relative_to(ROOT).as_posix() for room in REACHES for path in (ROOT / room).rglob("*.py"))
 

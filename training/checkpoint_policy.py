@@ -12,6 +12,8 @@ CHECKPOINTS = "checkpoints"
 """Folder of the checkpoints in a run's."""
 POLICY = "policy"
 """Folder of the exported policy, in a run's and in a checkpoint's."""
+CURRICULUM = "curriculum.json"
+"""How the scenarios of a mixture have fared, in a checkpoint's folder."""
 PROGRESS = "progress.json"
 """A checkpoint's last file: with it, the checkpoint is whole."""
 

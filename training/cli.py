@@ -4,10 +4,11 @@ Each command is a module of :mod:`training.commands`, with _ for -, that has ``A
 options and their help, and ``run(args)``, which returns the exit code. Only the module of the command asked
 for is imported, so that ``perceiver-policy scenarios`` does not wait for torch.
 
-A command that can go on after an interruption has ``how_to_go_on(args)``, too, which tells how.
+A command whose options have defaults that depend on others (on a file, say) has ``defaults(argv)``, which
+returns an ``Args``. One that can go on after an interruption has ``how_to_go_on(args)``, which tells how.
 
 Exit codes: 0 done, 1 ran and found something wrong, 2 bad input (one line on standard error says what),
-130 interrupted from the keyboard.
+130 interrupted from the keyboard, 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,10 +27,17 @@ INTERRUPTED = 130
 """Exit code, as shells give it: 128 and the number of SIGINT."""
 COMMANDS = {
     "train": "train a policy, evaluate it, record a battle",
+    "tune": "search for the main hyperparameters of training",
+    "suite": "a policy for each scenario of a suite, beside the scripts",
+    "policies": "those that come with the package, and how often they win",
     "evaluate": "how often an agent wins, with an interval",
+    "league": "self-play: a main player, exploiters, snapshots, scripts",
+    "ladder": "everybody against everybody, with ratings",
     "export": "a run's policy as a folder that loads anywhere",
     "import-perceiver": "a published Perceiver as a model of ours",
     "export-perceiver": "a model of ours for Hugging Face's transformers",
+    "protocol": "many runs as one table, with intervals over seeds",
+    "sweep": "train several seeds, scenarios and settings, resumably",
     "watch": "play or replay a battle into a web page and a GIF",
     "look": "what a policy attends to in a battle, as pictures",
     "scenarios": "what can be played; check a scenario file of your own",
@@ -64,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = importlib.import_module(f"training.commands.{name.replace('-', '_')}")
         with door():  # dataclasses check their own values
-            args = tyro.cli(command.Args, prog=f"{PROGRAM} {name}", args=rest)
+            default = {"default": command.defaults(rest)} if hasattr(command, "defaults") else {}
+            args = tyro.cli(command.Args, prog=f"{PROGRAM} {name}", args=rest, **default)
         try:
             return command.run(args)
         except KeyboardInterrupt:

@@ -269,7 +269,7 @@ def _merits(result: EvaluationResult) -> NDArray[np.float64]:
 
 
 def evaluate(
-    agent: Agent,
+    agent: Agent | str,
     opponent: Agent | str | None,
     scenario: Scenario | str,
     *,
@@ -282,9 +282,10 @@ def evaluate(
     """Play ``games`` battles.
 
     Args:
-        agent: whose win rate it is; reset with ``seed`` first.
-        opponent: the other side: an agent, reset with ``seed + 1``, or the name of an engine-side player
-            (:mod:`envs.battle.tactics`); None: attack-move.
+        agent: whose win rate it is: an agent, reset with ``seed`` first, or the name of an engine-side
+            player (:mod:`envs.battle.tactics`).
+        opponent: the other side: an agent, reset with ``seed + 1``, or the name of an engine-side player;
+            None: attack-move.
         scenario: a scenario, the name of a shipped one, or the path of a YAML file.
         games: battles, at least 1.
         seed: from which the battles' seeds derive; not negative. The first n seeds are the same for any
@@ -309,7 +310,10 @@ def evaluate(
         swap_sides = scenario.symmetric
     elif swap_sides and not scenario.symmetric:
         raise ValueError(f"scenario {scenario.name!r} is not symmetric; its sides cannot be swapped")
-    agent.reset(seed)
+    if isinstance(agent, str):
+        agent = engine_player(agent)
+    else:
+        agent.reset(seed)
     opponent = (
         engine_player(opponent or DEFAULT) if opponent is None or isinstance(opponent, str) else opponent
     )
@@ -330,11 +334,11 @@ def evaluate(
     )
     return EvaluationResult(
         scenario=scenario.name,
-        agent=agent.name,
+        agent=_name(agent),
         opponent=_name(opponent) if scenario.teams[1].size else NOBODY,
         seed=seed,
         control=control,
-        deterministic=agent.deterministic,
+        deterministic=isinstance(agent, str) or agent.deterministic,
         outcomes=outcomes,
         side=sides,
         battle_seeds=battle_seeds,
@@ -345,12 +349,12 @@ def evaluate(
     )
 
 
-def _name(opponent: Agent | str) -> str:
-    return opponent if isinstance(opponent, str) else opponent.name
+def _name(player: Agent | str) -> str:
+    return player if isinstance(player, str) else player.name
 
 
 def _play(
-    agent: Agent,
+    agent: Agent | str,
     opponent: Agent | str,
     scenario: Scenario,
     control: Control,
@@ -360,13 +364,15 @@ def _play(
 ) -> tuple[NDArray, ...]:
     """Play one battle a seed, the agent on ``side``: outcomes, sides, seeds, lengths, returns,
     opponent's tactics, scores."""
-    foe = None if isinstance(opponent, str) else opponent
-    engine = opponent if isinstance(opponent, str) else None
-    players = (agent, foe) if side == 0 else (foe, agent)
+    first, second = (agent, opponent) if side == 0 else (opponent, agent)
+    players = [None if isinstance(player, str) else player for player in (first, second)]
     batch = BattleBatch(
         scenario,
         len(seeds),
-        builtin=(None, engine) if side == 0 else (engine, None),
+        builtin=(
+            first if isinstance(first, str) else None,
+            second if isinstance(second, str) else None,
+        ),
         control=control,
         auto_reset=AutoReset.OFF,
         num_threads=num_threads,

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,39 +95,66 @@ def finish_run(
         ExportError: there is no policy that can be loaded.
     """
     console = console or Console()
-    policy = LearnedAgent(run_dir / "policy").policy
-    greedy = LearnedAgent(policy, name="policy")
-    sampled = LearnedAgent(policy, name="policy", deterministic=False)
-    trained = trained_as(run_dir)
-    control = Control(control or trained.control)
-    swap_sides = trained.swap_sides(swap_sides)
-    scripts = baselines(load_scenario(scenario))
-
-    def play(agent: Agent, on: str, against: Agent | str) -> EvaluationResult:
-        swap = None if swap_sides and on != scenario else swap_sides  # elsewhere the sides may differ
-        return evaluate(agent, against, on, games=games, seed=seed, control=control, swap_sides=swap)
-
+    exam = Examination(run_dir, opponent, control=control, swap_sides=swap_sides, games=games, seed=seed)
     with console.status(f"playing {games} battles with every agent"):
-        against = load_opponent(opponent)
-        report = Report(
-            greedy=play(greedy, scenario, against),
-            sampled=play(sampled, scenario, against),
-            scripts={name: play(ScriptedAgent(name), scenario, against) for name in scripts},
-            elsewhere={name: play(greedy, name, DEFAULT) for name in ELSEWHERE if name != scenario},
-        )
-        shown = _record(run_dir, scenario, greedy, against, control)
+        report = exam.report(scenario)
+        report.elsewhere.update(exam.elsewhere([scenario]))
+        shown = exam.record(scenario)
     _print(console, report, run_dir, shown)
     content = report.to_dict() | {"command": command, "training": training or {}}
     write_whole(run_dir / RESULT_FILE, (json.dumps(content, indent=2) + "\n").encode())
     return report
 
 
-def _record(
-    run_dir: Path, scenario: str, agent: Agent, opponent: Agent | str, control: Control
-) -> ShownBattle:
-    path = run_dir / "replay.jsonl"
-    record_battle(path, load_scenario(scenario), (agent, opponent), seed=0, control=control)
-    return show_replay(path)
+class Examination:
+    """Plays a run's policy and the scripts on scenarios; the arguments are those of :func:`finish_run`."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        opponent: str,
+        *,
+        control: Control | str | None,
+        swap_sides: bool | None,
+        games: int,
+        seed: int,
+    ) -> None:
+        policy = LearnedAgent(run_dir / "policy").policy
+        self.greedy = LearnedAgent(policy, name="policy")
+        self.sampled = LearnedAgent(policy, name="policy", deterministic=False)
+        self.opponent = load_opponent(opponent)
+        trained = trained_as(run_dir)
+        self.control = Control(control or trained.control)
+        self.swap_sides = trained.swap_sides(swap_sides)
+        self.run_dir, self.games, self.seed = run_dir, games, seed
+
+    def report(self, scenario: str) -> Report:
+        """Of a scenario that was trained on; nothing is played elsewhere."""
+        swap = self.swap_sides
+
+        def play(agent: Agent) -> EvaluationResult:
+            return self._play(agent, scenario, self.opponent, swap)
+
+        scripts = {name: play(ScriptedAgent(name)) for name in baselines(load_scenario(scenario))}
+        return Report(play(self.greedy), play(self.sampled), scripts, elsewhere={})
+
+    def elsewhere(self, trained_on: Sequence[str]) -> dict[str, EvaluationResult]:
+        """The greedy policy on those of :data:`ELSEWHERE` that it was not trained on."""
+        swap = None if self.swap_sides else self.swap_sides  # the sides may differ there
+        names = [name for name in ELSEWHERE if name not in trained_on]
+        return {name: self._play(self.greedy, name, DEFAULT, swap) for name in names}
+
+    def record(self, scenario: str) -> ShownBattle:
+        """A battle of the greedy policy's, with its pictures."""
+        path = self.run_dir / "replay.jsonl"
+        players = (self.greedy, self.opponent)
+        record_battle(path, load_scenario(scenario), players, seed=0, control=self.control)
+        return show_replay(path)
+
+    def _play(self, agent: Agent, on: str, against: Agent | str, swap: bool | None) -> EvaluationResult:
+        return evaluate(
+            agent, against, on, games=self.games, seed=self.seed, control=self.control, swap_sides=swap
+        )
 
 
 def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) -> None:
@@ -141,12 +169,19 @@ def _print(console: Console, report: Report, run_dir: Path, shown: ShownBattle) 
     verdict = "lies above" if above else "does not lie above"
     lines = [
         f"The policy's interval {verdict} that of the best script, {report.best_script}.",
+        *where_to_find(run_dir, shown),
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def where_to_find(run_dir: Path, shown: ShownBattle) -> list[str]:
+    """What a finished run has left, a line each."""
+    return [
         f"result   {run_dir / RESULT_FILE}",
         f"policy   {run_dir / 'policy'}",
         f"battle   {shown.page} and {shown.film.name}: {shown.ending}",
         f"curves   {_program('tensorboard')} --logdir {run_dir / 'tensorboard'}",
     ]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def _program(name: str) -> str:

@@ -11,14 +11,15 @@ from rich.table import Table
 from training.evaluate import EvaluationResult, Measure
 
 
-def result_table(title: str, results: Mapping[str, EvaluationResult]) -> Table:
-    """A row a result, under the names given; names and title are printed as they are, brackets included.
+def result_table(title: str, results: Mapping[str, EvaluationResult], what: str = "agent") -> Table:
+    """A row a result, under the names given, which are of ``what``; names and title are printed as they are,
+    brackets included.
 
     Results of one table are of one measure.
     """
     scored = any(result.measure is Measure.SCORE for result in results.values())
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("agent", overflow="fold")
+    table.add_column(what, overflow="fold")
     for column in _SCORE_COLUMNS if scored else _WIN_COLUMNS:
         table.add_column(column, justify="right", no_wrap=True)
     for name, result in results.items():

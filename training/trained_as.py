@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.roster import policy_folder
 from envs.battle.batch import Control
-from training.checkpoint_policy import POLICY
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,17 @@ def trained_as(agent: str | Path) -> TrainedAs:
     """How an agent was trained.
 
     Args:
-        agent: as for :func:`agents.roster.load_agent`; what is no folder was not trained.
+        agent: as for :func:`agents.roster.load_agent`; scripts were not trained.
 
     Raises:
         ValueError: the folder holds no export, or one that speaks of a control that does not exist.
     """
-    path = Path(agent)
-    if not path.is_dir():
+    folder = policy_folder(agent)
+    if folder is None:
         return TrainedAs()
     from perceiver_policy.pretrained import read_metadata  # torch takes a second, and scripts do without
 
-    inside = path / POLICY
-    metadata = read_metadata(inside if inside.is_dir() else path)
+    metadata = read_metadata(folder)
     control = metadata.get("control", Control.TEAM.value)
     if control not in list(Control):
         raise ValueError(f"{agent} was trained under control {control!r}; known: {', '.join(Control)}")

@@ -263,7 +263,8 @@ class BattleBatch:
                 plays it.
             orders1: the same for the second team.
             out: per side, arrays shaped like ``observations`` to write the new observations to (slices of a
-                rollout buffer, say); ``observations`` then refers to them.
+                rollout buffer, say); ``observations`` then refers to them. The state, which the units of a
+                battle share, is one a battle under unit control, too: (B, 1, ...).
 
         Raises:
             ValueError: an order is illegal (naming battle, unit, verb and reason) or misshapen. Nothing has
@@ -316,24 +317,25 @@ class BattleBatch:
     def _redirect(self, side: int, arrays: Mapping[str, NDArray]) -> None:
         """Write ``side``'s observations to ``arrays`` from now on."""
         current, views = self.observations[side], self._views[side]
-        if current is None or views is None or (self.with_state and self.control is Control.UNIT):
+        if current is None or views is None:
             raise ValueError(f"side {side} has no observations that could be redirected")
+        team = self.control is Control.TEAM
         for key, array in current.items():
             given = arrays[key]
-            if given.shape != array.shape or given.dtype != array.dtype or not given.flags.c_contiguous:
+            shape = array.shape if team or key not in STATE_KEYS else (len(array), 1, *array.shape[2:])
+            if given.shape != shape or given.dtype != array.dtype or not given.flags.c_contiguous:
                 raise ValueError(
                     f"out[{side}][{key!r}] is {given.shape} {given.dtype}; it must be a contiguous array of "
-                    f"{array.shape} {array.dtype}"
+                    f"{shape} {array.dtype}"
                 )
-        team = self.control is Control.TEAM
 
         def observers(key: str) -> NDArray:
             return arrays[key][:, None] if team else arrays[key]
 
         view = View(*(observers(key) for key in ACTOR_KEYS))
-        full = StateView(*(arrays[key][:, None] for key in STATE_KEYS)) if self.with_state else views[1]
+        full = StateView(*(observers(key) for key in STATE_KEYS)) if self.with_state else views[1]
         self._views[side] = (view, full)
-        self.observations[side] = dict(arrays)
+        self.observations[side] = self._as_dict((view, full))
 
     def _check(self, side: int, orders: NDArray[np.integer] | None) -> NDArray[np.int64]:
         if (self.builtin[side] is None) == (orders is None):

@@ -6,8 +6,9 @@ team is paid the team's reward.
 
 An agent whose unit dies gets a last observation (nothing is seen, only NO_OP is legal), the step's reward and
 ``terminated``, and leaves ``agents``. At the end of the battle so do all others; ``truncated`` is always
-False, as in :mod:`envs.battle.gym_env`, where ``info`` is explained too. In missions of waves nobody leaves
-before the end: reinforcements take the places of the fallen, and an agent that has left cannot come back.
+False, as in :mod:`envs.battle.gym_env`, where ``info`` is explained too. Nobody leaves before the end without
+``leave_at_death``, nor in missions of waves, where reinforcements take the places of the fallen and an agent
+that has left could not come back.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         illegal_orders: "raise" a ValueError, or replace them by "no_op" and count them.
         with_state: observations also carry the ``state_*`` keys for a centralised critic.
         rewards: weights of the team reward.
+        leave_at_death: whether agents leave with their units, and so are paid nothing for what their team
+            does afterwards. Otherwise they stay until the battle ends, see nothing and give NO_OP.
         render_mode: None or "rgb_array".
 
     Raises:
@@ -82,6 +85,7 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         illegal_orders: IllegalOrders | str = IllegalOrders.RAISE,
         with_state: bool = False,
         rewards: RewardWeights | None = None,
+        leave_at_death: bool = True,
         render_mode: str | None = None,
     ) -> None:
         check_render_mode(render_mode)
@@ -106,7 +110,8 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         batch = self._match.batch
         self._per_unit = batch.control is Control.UNIT
         mission = batch.scenario.mission
-        self._revives = mission is not None and mission.kind is MissionKind.WAVES
+        revives = mission is not None and mission.kind is MissionKind.WAVES
+        self._leaves = leave_at_death and not revives
         self._agents_of = {side: [f"team{side}"] for side in self._sides}
         if self._per_unit:
             for side in self._sides:
@@ -170,7 +175,7 @@ class BattleParallelEnv(ParallelEnv[str, Observation, NDArray[np.int64]]):
         infos = self._infos(int(result.outcome[0]), int(result.length[0]))
         rewards = {agent: float(result.rewards[0, self._side_of[agent]]) for agent in self.agents}
         terminated = {
-            agent: over or not (self._revives or observations[agent]["controlled_mask"].any())
+            agent: over or (self._leaves and not observations[agent]["controlled_mask"].any())
             for agent in self.agents
         }
         truncated = dict.fromkeys(self.agents, False)

@@ -21,3 +21,17 @@ def write_whole(path: str | Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring everything in a folder to disk: only then does a rename of it outlive a loss of power.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

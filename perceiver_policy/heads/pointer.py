@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from perceiver_policy.attention import MLP
 from perceiver_policy.heads.categorical import mask_logits
+from perceiver_policy.pairs import Pairs
 from perceiver_policy.policy_config import OrderHeadConfig
 
 NO_OP = 0  # the verb every slot may fall back on
@@ -71,14 +72,14 @@ class PointerOrderHead(nn.Module):
         return mask_logits(self.verb(decoded), verb_mask)
 
     def target_logits(
-        self, decoded: Tensor, tokens: Tensor, pairs: Tensor, verb: Tensor, target_mask: Tensor
+        self, decoded: Tensor, tokens: Tensor, pairs: Pairs, verb: Tensor, target_mask: Tensor
     ) -> Tensor:
         """Score rows for the verbs given.
 
         Args:
             decoded: (B, A, Q) float.
             tokens: (B, U, Q) float, the rows' tokens.
-            pairs: (B, A, U, P) float, embedded geometry.
+            pairs: embedded geometry of the controlled units and the rows.
             verb: (B, A) int64. Verbs without a target get row :data:`NO_TARGET` for certain.
             target_mask: (B, A, V_t, U) bool, True where a targeting verb may point.
 
@@ -89,8 +90,7 @@ class PointerOrderHead(nn.Module):
         query = self.pointer(decoded) + self.target_verb(target_verb)
         by_token, by_pair = query.split(self.widths, dim=-1)
         logits = pointer_logits(by_token, self.key(tokens))
-        # Not a batched matmul: (U, P) by (P,) is so small that its backward pass costs twice as much.
-        logits = logits + (pairs * by_pair.unsqueeze(2)).sum(-1)
+        logits = logits + pairs.score(by_pair)
         needs_target = self.needs_target(verb).unsqueeze(-1)
         num_units = tokens.shape[1]
         legal = target_mask.gather(2, target_verb[..., None, None].expand(-1, -1, 1, num_units)).squeeze(2)

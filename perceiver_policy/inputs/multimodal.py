@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from perceiver_policy.config import Config, ConfigError, nearest
 from perceiver_policy.inputs.adapter import InputAdapter
 from perceiver_policy.inputs.audio import AudioInputConfig, MelInputConfig
+from perceiver_policy.inputs.categories import CategoriesInputConfig
+from perceiver_policy.inputs.features import FeaturesInputConfig
 from perceiver_policy.inputs.flow import FlowInputConfig
 from perceiver_policy.inputs.image import ImageInputConfig
 from perceiver_policy.inputs.label import LabelInputConfig
@@ -44,6 +46,8 @@ ModalityInputConfig = (
     | TextInputConfig
     | PointsInputConfig
     | LabelInputConfig
+    | FeaturesInputConfig
+    | CategoriesInputConfig
 )
 """What a modality of :class:`MultimodalInputConfig` may be."""
 

@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiver_policy.activation import ACTIVATIONS
-from perceiver_policy.policy_config import GeometryColumns, PairConfig, UnitInputConfig
+from perceiver_policy.pairs import Pairs
+from perceiver_policy.policy_config import (
+    GeometryColumns,
+    PairConfig,
+    UnitInputConfig,
+    UnitSetPolicyConfig,
+)
 from perceiver_policy.position import FourierEncoding
 
 TYPE_INIT_STD = 0.1
-ABSENT_WEIGHT = -1e6
 
 
 class UnitSetInput(nn.Module):
@@ -59,6 +64,17 @@ class UnitSetInput(nn.Module):
         self.activation = ACTIVATIONS[config.activation]()
         self.token = nn.Linear(config.num_hidden_channels, config.num_channels)
         self.scalars = nn.Linear(num_scalars, config.num_channels)
+
+    @classmethod
+    def of_policy(cls, config: UnitSetPolicyConfig) -> UnitSetInput:
+        """The input that a policy's configuration describes."""
+        return cls(
+            config.unit_input,
+            config.geometry,
+            num_unit_features=config.num_unit_features,
+            num_unit_types=config.num_unit_types,
+            num_scalars=config.num_scalars,
+        )
 
     def forward(
         self, units: Tensor, unit_type: Tensor, unit_mask: Tensor, scalars: Tensor, centre: Tensor
@@ -108,31 +124,22 @@ class PairGeometry(nn.Module):
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.embed = nn.Linear(self.NUM_FEATURES + len(columns) - 4, config.num_channels)
 
-    def features(self, units: Tensor, unit_mask: Tensor, controlled: Tensor, is_self: Tensor) -> Tensor:
-        """(G + 1, B, A, U) float: the features, and 1 where a row holds no unit. Arguments as for
-        :meth:`forward`."""
+    def features(self, units: Tensor, controlled: Tensor, is_self: Tensor) -> Tensor:
+        """(G, B, A, U) float: the features of pairs. Arguments as for :meth:`forward`."""
         # One plane per feature: planes are written whole, and concatenate without interleaving.
         scale = 1.0 / self.length_scale
-        rows = units.index_select(-1, self.columns).movedim(-1, 0).unsqueeze(2)  # (columns, B, 1, U)
-        own = controlled.index_select(-1, self.columns[:4]).movedim(-1, 0).unsqueeze(-1)  # (4, B, A, 1)
+        columns = self.columns[:4]
+        rows = units.index_select(-1, columns).movedim(-1, 0).unsqueeze(2)  # (4, B, 1, U)
+        own = controlled.index_select(-1, columns).movedim(-1, 0).unsqueeze(-1)  # (4, B, A, 1)
         offset = (rows[:2] - own[:2]) * scale
         distance = torch.hypot(offset[0], offset[1]).unsqueeze(0)
         gap = distance - (rows[2] + own[2]) * scale
         beyond = torch.cat((gap - own[3] * scale, gap - rows[3] * scale))
-        return torch.cat(
-            (
-                offset,
-                distance,
-                offset / distance.clamp_min(1e-3),
-                beyond,
-                (beyond <= 0).to(units.dtype),
-                is_self.unsqueeze(0),
-                rows[4:].expand(-1, -1, own.shape[2], -1),
-                (~unit_mask).to(units.dtype)[None, :, None].expand(1, -1, own.shape[2], -1),
-            )
-        )
+        direction = offset / distance.clamp_min(1e-3)
+        in_range = (beyond <= 0).to(units.dtype)
+        return torch.cat((offset, distance, direction, beyond, in_range, is_self.unsqueeze(0)))
 
-    def forward(self, units: Tensor, unit_mask: Tensor, controlled: Tensor, is_self: Tensor) -> Tensor:
+    def forward(self, units: Tensor, unit_mask: Tensor, controlled: Tensor, is_self: Tensor) -> Pairs:
         """Embed the geometry.
 
         Args:
@@ -140,26 +147,7 @@ class PairGeometry(nn.Module):
             unit_mask: (B, U) bool, True where a row holds a unit.
             controlled: (B, A, F) float, the controlled units' rows.
             is_self: (B, A, U) float, 1 where a row is the controlled unit itself.
-
-        Returns:
-            (B, A, U, num_channels) float, at least 0, and 0 where a row holds no unit.
         """
-        features = self.features(units, unit_mask, controlled, is_self)
-        # The last feature, absence, weighs so much that ReLU yields 0: masking costs no pass of its own.
-        weight = F.pad(self.embed.weight, (0, 1), value=ABSENT_WEIGHT)
-        embedded = F.linear(features.flatten(1).T, weight, self.embed.bias).relu_()
-        return embedded.unflatten(0, features.shape[1:])
-
-
-def pool_pairs(pairs: Tensor, unit_mask: Tensor) -> Tensor:
-    """Maximum and mean over the rows that hold a unit; 0 over none.
-
-    Args:
-        pairs: (B, A, U, P) float, at least 0, and 0 where no unit is.
-        unit_mask: (B, U) bool.
-
-    Returns:
-        (B, A, 2 * P) float.
-    """
-    count = unit_mask.sum(-1).clamp_min(1)[:, None, None]
-    return torch.cat((pairs.amax(2), pairs.sum(2) / count), dim=-1)
+        of_pairs, of_rows = self.embed.weight.tensor_split([self.NUM_FEATURES], dim=1)
+        rows = F.linear(units.index_select(-1, self.columns[4:]), of_rows, self.embed.bias)
+        return Pairs(rows, self.features(units, controlled, is_self), of_pairs.T, unit_mask)

@@ -106,7 +106,7 @@ def test_loaded_by_name(export: Path) -> None:
         ("scripted:focus", "unknown script 'focus'; nearest: focus-fire"),
         ("kite", "kite plays inside the engine, as an opponent only; scripted:kite plays alike"),
         ("mixed", "as an opponent only$"),
-        ("nowhere/policy", "no directory of a policy; scripts: scripted:hold"),
+        ("nowhere/policy", "no directory of a policy, no policy:NAME; scripts: scripted:hold"),
         ("builtin", "as an opponent only; scripted:attack-move plays alike"),
     ],
 )

@@ -10,6 +10,7 @@ from envs.battle import compiled
 from envs.battle.batch import BattleBatch, Outcome, RewardWeights
 from envs.unit_set import (
     FEATURE_INDEX,
+    STATE_KEYS,
     ContractError,
     Verb,
     illegal_orders,
@@ -170,17 +171,21 @@ def test_the_digest_covers_everything_a_battle_depends_on(tmp_path, monkeypatch,
 
 
 class TestOut:
-    def test_observations_land_in_the_given_arrays(self):
-        batch, plain = BattleBatch("3m", 4), BattleBatch("3m", 4)
+    @pytest.mark.parametrize("control", ["team", "unit"])
+    def test_observations_land_in_the_given_arrays(self, control):
+        batch, plain = (BattleBatch("3m", 4, control=control, with_state=True) for _ in range(2))
+        shared = STATE_KEYS if control == "unit" else ()  # one state for the units of a battle
         buffer = {
-            key: np.zeros((2, *value.shape), value.dtype) for key, value in batch.observations[0].items()
+            key: np.zeros((2, *(value[:, :1] if key in shared else value).shape), value.dtype)
+            for key, value in batch.observations[0].items()
         }
         for t in range(2):
             out = {key: value[t] for key, value in buffer.items()}
             batch.step(attack_move(batch), out=(out, None))
             plain.step(attack_move(plain))
             for key, value in plain.observations[0].items():
-                np.testing.assert_array_equal(buffer[key][t], value)
+                np.testing.assert_array_equal(batch.observations[0][key], value)
+                np.testing.assert_array_equal(np.broadcast_to(buffer[key][t], value.shape), value)
         assert not np.array_equal(buffer["units"][0], buffer["units"][1])
 
     def test_misfits_are_refused(self):

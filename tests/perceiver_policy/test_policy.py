@@ -15,9 +15,10 @@ from torch.nn.functional import pad
 
 from envs import unit_set
 from perceiver_policy import UnitSetPolicy
+from perceiver_policy.critics import STATE_KEYS
 from perceiver_policy.heads import categorical
 from perceiver_policy.heads.categorical import MASKED
-from perceiver_policy.policy import ACTOR_KEYS, STATE_KEYS
+from perceiver_policy.policy import ACTOR_KEYS
 
 MakeObservation = Callable[..., dict[str, Tensor]]
 MakePolicy = Callable[..., UnitSetPolicy]

@@ -201,7 +201,7 @@ def test_an_interrupted_training_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.commands.train.build_ppo_config", interrupt)
+        patch.setattr("training.commands.train.build_algorithm_config", interrupt)
         assert main(arguments) == 130
     assert capsys.readouterr().err == "Interrupted; nothing had begun; the same command begins it\n"
     with monkeypatch.context() as patch:

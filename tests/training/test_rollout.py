@@ -16,8 +16,10 @@ from ray.rllib.utils.metrics import (
 
 from envs.battle.batch import BattleBatch, Outcome
 from envs.battle.tactics import TRAINING
-from envs.unit_set import Verb
-from training.rl.config import TrainConfig, build_ppo_config
+from envs.scenarios import load_scenario
+from envs.unit_set import STATE_KEYS, Verb
+from training.rl.algorithms import build_algorithm_config
+from training.rl.config import TrainConfig
 from training.rl.rollout import (
     MODULE_ID,
     NUM_DRAWS,
@@ -39,7 +41,7 @@ SMALL = TrainConfig(
 
 
 def make_runner(opponent=None, worker_index=0, **changes) -> BatchedEnvRunner:
-    config = build_ppo_config(dataclasses.replace(SMALL, **changes), opponent=opponent)
+    config = build_algorithm_config(dataclasses.replace(SMALL, **changes), opponent=opponent)
     return BatchedEnvRunner(config=config, worker_index=worker_index)
 
 
@@ -96,19 +98,27 @@ def test_a_pack_replays(control, critic):
         for pack in packs:
             for t in range(SMALL.rollout_steps):
                 for key, array in battles.observations[side].items():
-                    np.testing.assert_array_equal(pack.observations[key][t, rows], array, err_msg=key)
+                    kept = pack.observations[key][t, rows]
+                    if key in STATE_KEYS and control == "unit":
+                        assert kept.shape[1] == 1  # one a battle
+                        kept = np.broadcast_to(kept, array.shape)
+                    np.testing.assert_array_equal(kept, array, err_msg=key)
                 orders = [None, None]
                 orders[side] = pack.orders[t].reshape(SMALL.num_battles, -1, 2)[rows]
                 result = battles.step(*orders)
                 np.testing.assert_array_equal(pack.rewards[t, rows], result.rewards[:, side])
                 np.testing.assert_array_equal(pack.dones[t, rows], result.done)
         for key, array in battles.observations[side].items():
-            np.testing.assert_array_equal(packs[-1].observations[key][-1, rows], array)
+            last = packs[-1].rows(key, slice(-1, None)).reshape(SMALL.num_battles, *array.shape[1:])
+            np.testing.assert_array_equal(last[rows], array)
 
 
-@pytest.mark.parametrize("control", ["team", "unit"])
-def test_log_probs_and_values_are_the_modules(control):
-    runner = make_runner(control=control)
+@pytest.mark.parametrize(
+    ("control", "critic"), [("team", "observation"), ("unit", "observation"), ("unit", "state")]
+)
+def test_log_probs_and_values_are_the_modules(control, critic):
+    overrides = (*SMALL.model_overrides, f"critic={critic}")
+    runner = make_runner(control=control, model_overrides=overrides)
     (pack,) = runner.sample()
     module = runner.module[MODULE_ID]
     observation = {key: torch.from_numpy(pack.rows(key, slice(-1))) for key in pack.observations}
@@ -150,7 +160,7 @@ def test_illegal_orders_are_counted():
     free = pack.observations["controlled_mask"][0, :2].any(-1)
     assert free.all()
     orders[0, :2, 0] = (Verb.ATTACK, 0)  # of row 0, a unit of one's own
-    runner._log(dataclasses.replace(pack, orders=orders), _EndedBattles())
+    runner._log([dataclasses.replace(pack, orders=orders)], _EndedBattles())
     assert runner.get_metrics()[NUM_ILLEGAL_ORDERS].peek() == 2
 
 
@@ -182,11 +192,12 @@ def test_runners_and_restarts_play_different_battles():
 
 def test_sides():
     """Both where the scenario is symmetric, unless told otherwise; wins are those of the policy's side."""
-    assert BattleSetup("3m").sides() == (0, 1)
-    assert BattleSetup("3m", swap_sides=False).sides() == (0,)
-    assert BattleSetup("3s_vs_5z").sides() == (0,)
+    even, uneven = load_scenario("3m"), load_scenario("3s_vs_5z")
+    assert BattleSetup("3m").sides(even) == (0, 1)
+    assert BattleSetup("3m", swap_sides=False).sides(even) == (0,)
+    assert BattleSetup("3s_vs_5z").sides(uneven) == (0,)
     with pytest.raises(ValueError, match="not symmetric"):
-        BattleSetup("3s_vs_5z", swap_sides=True).sides()
+        BattleSetup("3s_vs_5z", swap_sides=True).sides(uneven)
     first, second = BattleSetup("3m").seats(5, (0,))
     assert (first.rows, second.rows) == (slice(0, 2), slice(2, 5))
     assert (first.victory, second.victory) == (second.defeat, first.defeat) == (Outcome.WIN_0, Outcome.WIN_1)
@@ -203,7 +214,7 @@ def test_not_exploring_is_refused():
     with pytest.raises(ValueError, match="always explores"):
         runner.sample(explore=False)
     assert len(runner.sample(explore=True)) == 1
-    config = build_ppo_config(SMALL).env_runners(explore=False)
+    config = build_algorithm_config(SMALL).env_runners(explore=False)
     with pytest.raises(ValueError, match="always explores"):
         BatchedEnvRunner(config=config, worker_index=0).sample()
 
@@ -249,6 +260,6 @@ def test_newer_weights_are_pulled_from_a_state_server(monkeypatch):
 
 def test_the_logits_are_kept_only_for_a_loss_with_a_kl_term():
     assert make_runner().sample()[0].dist_inputs is None
-    config = build_ppo_config(SMALL).training(use_kl_loss=True)
+    config = build_algorithm_config(SMALL).training(use_kl_loss=True)
     (pack,) = BatchedEnvRunner(config=config, worker_index=0).sample()
     assert pack.dist_inputs.shape == (*pack.orders.shape[:-1], 14 + 6)

@@ -22,9 +22,11 @@ from perceiver_policy import UnitSetPolicy
 from perceiver_policy.config import ConfigError
 from perceiver_policy.pretrained import load_policy, read_metadata
 from training.evaluate import Measure
-from training.rl.config import TrainConfig, build_ppo_config
+from training.rl.algorithm_life import restore
+from training.rl.algorithms import build_algorithm_config
+from training.rl.config import TrainConfig
 from training.rl.interrupt import StopOnSignal
-from training.rl.job import StoppedBy, _Job, greedy_evaluation, restore, train
+from training.rl.job import Job, StoppedBy, greedy_evaluation, train
 from training.rl.rollout import MODULE_ID
 from training.rl.run_folder import CHECKPOINTS_KEPT, Progress, RunFolder, RunFolderError, open_run
 from training.rl.seats import BattleSetup
@@ -191,7 +193,7 @@ class CountingAlgorithm:
 
 class RecordingMonitor:
     def __init__(self):
-        self.fractions, self.seconds_left = [], []
+        self.fractions, self.seconds_left, self.said = [], [], []
 
     def iteration(self, report, *, fraction, seconds_left):
         self.fractions.append(fraction)
@@ -203,10 +205,13 @@ class RecordingMonitor:
     def flush(self):
         pass
 
+    def say(self, text):
+        self.said.append(text)
+
 
 def make_job(run_dir, *, progress=None, wins=(), **changes):
     verdicts = iter(map(verdict, wins))
-    return _Job(
+    return Job(
         tiny(run_dir, **changes),
         RunFolder(run_dir),
         CountingAlgorithm(),
@@ -216,7 +221,7 @@ def make_job(run_dir, *, progress=None, wins=(), **changes):
     )
 
 
-GOING_ON = SimpleNamespace(requested=False)
+GOING_ON = SimpleNamespace(requested=None)
 
 
 def test_a_spent_budget_trains_no_more(tmp_path):
@@ -308,9 +313,9 @@ def test_the_first_signal_asks_and_the_second_interrupts():
     told = []
     before = signal.getsignal(signal.SIGINT)
     with StopOnSignal(lambda: told.append(True)) as stop:
-        assert not stop.requested
+        assert stop.requested is None
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.requested
+        assert stop.requested == signal.SIGINT
         assert told == [True]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -340,7 +345,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     assert progress == first.progress
 
     _, config = open_run(tiny(tmp_path / "run", resume=True))
-    algorithm = build_ppo_config(config).build_algo()
+    algorithm = build_algorithm_config(config).build_algo()
     restore(algorithm, path, env_steps=progress.env_steps)
     restored = algorithm.learner_group.get_state()[COMPONENT_LEARNER]
     (optimizer,) = restored["optimizer"].values()
@@ -352,7 +357,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
         np.testing.assert_array_equal(exported[name.removeprefix("policy.")].numpy(), array)
     saved_again = algorithm.save_to_path(tmp_path / "again")
     algorithm.stop()
-    other = build_ppo_config(config).build_algo()
+    other = build_algorithm_config(config).build_algo()
     restore(other, saved_again, env_steps=0)
     again = other.learner_group.get_state()[COMPONENT_LEARNER]
     other.stop()
@@ -418,7 +423,7 @@ def test_remote_runners_sample_with_restored_weights(tmp_path):
     config = tiny(tmp_path / "run", num_env_runners=1)
     train(config, console=Console(file=io.StringIO()))
     path, progress = RunFolder(tmp_path / "run").latest_checkpoint()
-    algorithm = build_ppo_config(dataclasses.replace(config, seed=1)).build_algo()
+    algorithm = build_algorithm_config(dataclasses.replace(config, seed=1)).build_algo()
     restore(algorithm, path, env_steps=progress.env_steps)
     learner = algorithm.learner_group.get_state()[COMPONENT_LEARNER]["rl_module"][MODULE_ID]
     (remote,) = algorithm.env_runner_group.foreach_env_runner(

@@ -5,7 +5,9 @@ import tyro
 
 from envs.battle.rules import RewardWeights
 from perceiver_policy.config import ConfigError
-from training.rl.config import TrainConfig, build_ppo_config
+from training.rl.algorithms import build_algorithm_config
+from training.rl.config import TrainConfig
+from training.rl.rollout import MODULE_ID
 from training.rl.run_folder import RunFolderError, open_run
 from training.rl.seats import BattleSetup
 
@@ -27,6 +29,12 @@ TINY_MODEL = ("encoder.num_latents=2", "encoder.num_latent_channels=8", "unit_in
         ({"num_battles": "many"}, "num_battles is 'many'.*int"),
         ({"max_env_steps": True}, "max_env_steps is True.*int"),
         ({"control": "teem"}, "control is 'teem'.*'team', 'unit'"),
+        ({"algorithm": "appo"}, "num_env_runners is 0; appo samples in other processes"),
+        (
+            {"algorithm": "impala", "num_env_runners": 2, "num_learners": 2},
+            "num_learners is 2; impala has one",
+        ),
+        ({"num_learners": 3}, "num_battles is 128; 1 env runners and 3 learners must share them evenly"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
@@ -78,16 +86,16 @@ def test_the_model_takes_overrides():
 
 
 def test_rewards_are_the_scenarios_own_with_changes():
-    assert TrainConfig().load_rewards() == RewardWeights()
-    assert TrainConfig(rewards=("win=2", "loss=0.5")).load_rewards() == RewardWeights(win=2.0, loss=0.5)
-    mission = TrainConfig(scenario="move_to_beacon").load_rewards()
+    assert TrainConfig().load_rewards()["3m"] == RewardWeights()
+    assert TrainConfig(rewards=("win=2", "loss=0.5")).load_rewards()["3m"] == RewardWeights(win=2.0, loss=0.5)
+    mission = TrainConfig(scenario="move_to_beacon").load_rewards()["move_to_beacon"]
     assert mission == RewardWeights(damage=0, damage_taken=0, win=0, loss=0, score=1)
-    smac = TrainConfig(scenario="3m@smac").load_rewards()
+    smac = TrainConfig(scenario="3m@smac").load_rewards()["3m@smac"]
     # 3 marines: 135 health, 10 a kill, 200 for the win; all of it together is 20.
     assert (smac.damage, smac.kill, smac.win) == pytest.approx(
         (135 * 20 / 365, 30 * 20 / 365, 200 * 20 / 365)
     )
-    setup = BattleSetup(**build_ppo_config(TrainConfig(scenario="3m@smac")).env_config)
+    setup = BattleSetup(**build_algorithm_config(TrainConfig(scenario="3m@smac")).env_config)
     assert setup.seats(2, (0,))[0].battles.rewards == smac
 
 
@@ -110,12 +118,37 @@ def test_rewards_are_the_scenarios_own_with_changes():
 )
 def test_rewards_and_missions_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        build_ppo_config(TrainConfig(model_overrides=TINY_MODEL, **changes))
+        build_algorithm_config(TrainConfig(model_overrides=TINY_MODEL, **changes))
 
 
-def test_rllibs_config_counts_rows_per_observer():
-    team, unit = (build_ppo_config(TrainConfig(control=control)) for control in ("team", "unit"))
+def test_rllibs_config_counts_rows_per_observer_and_minibatches_in_steps():
+    team, unit = (build_algorithm_config(TrainConfig(control=control)) for control in ("team", "unit"))
     assert (team.train_batch_size_per_learner, team.minibatch_size) == (2048, 512)
-    assert (unit.train_batch_size_per_learner, unit.minibatch_size) == (3 * 2048, 3 * 512)
+    assert (unit.train_batch_size_per_learner, unit.minibatch_size) == (3 * 2048, 512)
     for config in (team, unit):
         config.validate()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-dimensional MultiDiscrete")
+@pytest.mark.parametrize("control", ["team", "unit"])
+def test_mappo_is_ppo_with_a_state_critic_and_normalised_values(control):
+    """To the last setting, but for the algorithm's name."""
+    by_name = TrainConfig(algorithm="mappo", control=control)
+    by_hand = TrainConfig(control=control, model_overrides=("critic=state",), normalize_values=True)
+    named, spelled = (build_algorithm_config(config).to_dict() for config in (by_name, by_hand))
+    for config in (named, spelled):
+        specs = config.pop("_rl_module_spec").rl_module_specs
+        config["model"] = specs[MODULE_ID].model_config
+        config["space"] = specs[MODULE_ID].observation_space
+        del config["policies"]
+    assert named["model"]["critic"] == "state"
+    assert named["model"]["normalize_values"]
+    assert "state_units" in named["space"].spaces
+    assert {key for key in named if named[key] != spelled[key]} == set()
+    plain = build_algorithm_config(TrainConfig()).rl_module_spec.rl_module_specs[MODULE_ID].model_config
+    assert (plain["critic"], plain["normalize_values"]) == ("observation", False)
+
+
+def test_mappo_with_another_critic_is_refused():
+    with pytest.raises(ConfigError, match="critic is 'observation'; mappo's is 'state'"):
+        TrainConfig(algorithm="mappo", model_overrides=("critic=observation",)).load_model()

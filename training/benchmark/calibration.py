@@ -68,12 +68,15 @@ class Match:
     part: Part
     scenario: str
     agent: str
-    """``scripted:NAME`` or a player of the engine, which is then on the first side in every battle."""
+    """As for :func:`agents.roster.load_agent`, or a player of the engine, which is then on the first side in
+    every battle."""
     opponent: str
     games: int
     seed: int = 0
     swap_sides: bool | None = None
     """As for :func:`training.evaluate.evaluate`."""
+    control: str = Control.TEAM.value
+    """Likewise; the engine's players have none."""
 
     @property
     def cost(self) -> float:
@@ -200,6 +203,7 @@ def play_one(match: Match) -> EvaluationResult:
         match.scenario,
         games=match.games,
         seed=match.seed,
+        control=match.control,
         swap_sides=match.swap_sides,
     )
 

@@ -6,9 +6,10 @@ import importlib
 import json
 import os
 import platform
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich import box
@@ -25,14 +26,23 @@ BUSY = 0.5
 
 @dataclass(frozen=True)
 class Args:
-    """Measure the engine, the network (core), sampling and training (rollout), adaptive depth (ponder) or
-    token sequences (autoregressive) on this machine.
+    """Measure the engine, the network (core), sampling and training (rollout), the time until a policy is
+    strong (strength), adaptive depth (ponder), token sequences (autoregressive) or Gymnasium tasks (torso) on
+    this machine.
 
     With the extra `bench` the engine is measured beside SMAX, and the network beside transformers and
-    perceiver-pytorch; either takes about a quarter of an hour."""
+    perceiver-pytorch; either takes about a quarter of an hour. The torso's tasks need the extra `gym`."""
 
-    subject: tyro.conf.Positional[Literal["engine", "core", "rollout", "ponder", "autoregressive"]]
+    subject: tyro.conf.Positional[
+        Literal["engine", "core", "rollout", "strength", "ponder", "autoregressive", "torso"]
+    ]
     """What to measure."""
+    scenario: tuple[str, ...] = ("3m",)
+    """Of strength: where."""
+    seeds: int = 5
+    """Of strength: how many train."""
+    changes: tuple[str, ...] = ()
+    """Of strength: options of train that differ from the suite's, such as evaluation_interval=2."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where to write the rows; the file appears whole or not at all. A plot goes beside it, as FILE.png."""
 
@@ -41,7 +51,15 @@ def run(args: Args) -> int:
     """Measure, print the rows and write them."""
     with door():
         require_writable(args.json)
-    command = f"perceiver-policy benchmark {args.subject}"
+        command = f"perceiver-policy benchmark {args.subject}"
+        options: dict[str, Any] = {}
+        if args.subject == "strength":
+            more = ["--scenario", *args.scenario, "--seeds", str(args.seeds)]
+            more += ["--changes", *args.changes] if args.changes else []
+            command = f"{command} {shlex.join(more)}"
+            options = {"configs": _strength(args)}
+        else:
+            _refuse_strengths_own(args)
     rows: list[Row] = []
     log = Console(stderr=True)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
@@ -49,7 +67,7 @@ def run(args: Args) -> int:
         busy = f"the machine is busy (load {load:.1f} on {cores} cores); measure when it is idle"
         log.print(f"note: {busy}", highlight=False, markup=False, soft_wrap=True)
     benchmark = importlib.import_module(f"training.benchmark.{args.subject}")
-    for row in benchmark.measure(command):
+    for row in benchmark.measure(command, **options):
         rows.append(row)
         log.print(_line(row), highlight=False, markup=False, soft_wrap=True, style="dim")
     console = Console()
@@ -62,6 +80,25 @@ def run(args: Args) -> int:
         if hasattr(benchmark, "plot") and (reason := benchmark.plot(rows, args.json.with_suffix(".png"))):
             log.print(reason, highlight=False, markup=False)
     return 0
+
+
+def _strength(args: Args) -> list[Any]:
+    """The jobs of the time to strength, checked before any begins."""
+    from training.benchmark.strength import strength_configs  # torch and Ray take seconds
+
+    if len(set(args.scenario)) < max(len(args.scenario), 1):
+        raise ValueError(f"--scenario is {' '.join(args.scenario)!r}; give one or more, each once")
+    return [
+        config
+        for scenario in args.scenario
+        for config in strength_configs(scenario, args.seeds, args.changes)
+    ]
+
+
+def _refuse_strengths_own(args: Args) -> None:
+    for field in fields(Args):
+        if field.name in ("scenario", "seeds", "changes") and getattr(args, field.name) != field.default:
+            raise ValueError(f"--{field.name} is for strength; leave it out with {args.subject}")
 
 
 def _line(row: Row) -> str:

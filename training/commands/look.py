@@ -35,7 +35,7 @@ class Args:
     """
 
     agent: str
-    """Who plays the first side: the folder of an exported policy or of a run."""
+    """Who plays the first side: policy:NAME, or the folder of an exported policy or of a run."""
     opponent: str = DEFAULT
     """Who plays the second side, as for ``watch``."""
     scenario: str = "8m"

@@ -11,10 +11,11 @@ from typing import Literal
 import tyro
 
 from agents import load_opponent
+from agents.roster import policy_folder
 from envs.battle.batch import Control, require_units
 from envs.battle.export import require_film
 from envs.battle.replay import read_replay, record_battle
-from envs.battle.tactics import DEFAULT
+from envs.battle.tactics import DEFAULT, is_engine_player
 from envs.scenarios import load_scenario
 from training.battle_record import show_replay
 from training.commands.door import door, require_writable
@@ -31,12 +32,12 @@ class Args:
     replay: tyro.conf.Positional[Path | None] = None
     """A recorded battle to show; without one, a battle is played."""
     agent: str = "scripted:kite"
-    """Who plays the first side: scripted:NAME, the folder of an exported policy or of a run, or a name as for
-    --opponent."""
+    """Who plays the first side: scripted:NAME, policy:NAME, the folder of an exported policy or of a run, or
+    a name as for --opponent."""
     opponent: str = DEFAULT
     """Who plays the second side: a player inside the engine (attack-move, attack-move-easy, -medium or -hard,
     focus-fire, kite, retreat-regroup, split, flank, hit-and-run, ambush, or a draw: mixed, black-box),
-    scripted:NAME, or a folder."""
+    scripted:NAME, policy:NAME, or a folder."""
     scenario: str = "3s_vs_5z"
     """A scenario's name, or the path of a scenario file."""
     seed: int = 0
@@ -83,7 +84,8 @@ def run(args: Args) -> int:
 def _note_control(opponent: str, control: Control) -> None:
     """Say so if the opponent is shown otherwise than it was trained: a battle has one control for both."""
     trained = trained_as(opponent).control
-    if Path(opponent).is_dir() and trained is not control:
+    learned = not is_engine_player(opponent) and policy_folder(opponent) is not None
+    if learned and trained is not control:
         print(
             f"note: {opponent} learned {trained.value} control, but plays under {control.value} control",
             file=sys.stderr,

@@ -3,10 +3,11 @@
 A job with its run folder, and RLlib's own config to do with as one likes::
 
     result = train(TrainConfig(scenario="3m", run_dir=Path("runs/3m")))
-    algorithm = build_ppo_config(TrainConfig(scenario="3m")).build_algo()
+    algorithm = build_algorithm_config(TrainConfig(scenario="3m")).build_algo()
 """
 
-from training.rl.config import TrainConfig, build_ppo_config
+from training.rl.algorithms import build_algorithm_config
+from training.rl.config import TrainConfig
 from training.rl.job import TrainResult, train
 
-__all__ = ["TrainConfig", "TrainResult", "build_ppo_config", "train"]
+__all__ = ["TrainConfig", "TrainResult", "build_algorithm_config", "train"]

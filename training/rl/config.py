@@ -6,7 +6,6 @@ The defaults are a recipe for two CPU cores: many battles, short rollouts, small
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,35 +13,35 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from agents.roster import load_opponent
-from envs.battle.batch import require_units
-from envs.battle.rules import RewardWeights, default_rewards
+from envs.battle.rules import RewardWeights
 from envs.battle.tactics import DEFAULT
-from envs.scenarios import load_scenario
+from envs.scenarios import Scenario, ScenarioError, load_scenario
 from perceiver_policy import config_files
 from perceiver_policy.config import ConfigError
 from perceiver_policy.policy_config import Critic, UnitSetPolicyConfig
-from perceiver_policy.rl_module import PerceiverRLModule
-from training.rl.learner import OrderPPOLearner
-from training.rl.rollout import MODULE_ID, BatchedEnvRunner
-from training.rl.seats import BattleSetup, Opponent
+from training.mixture import parse_mixture
+from training.rl.curriculum import Kind
+from training.rl.reward_changes import change_rewards
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A training job. Steps are environment steps of 8 game loops, of one battle."""
 
-    scenario: str = "3m"
-    """A shipped scenario's name, or the path of a scenario file."""
+    scenario: str | tuple[str, ...] = "3m"
+    """A scenario's name, or the path of a scenario file. Several make a mixture: 3m 8m=2 2s3z, smac,
+    marine_1-8 or the path of a mixture file; docs/mixtures.md."""
+    curriculum: Kind = "none"
+    """How the battles follow the win rates of a mixture: contested prefers scenarios that are won half of the
+    time, progress those whose win rate moves, ladder opens one after the other; none keeps to the weights."""
+    curriculum_interval: int = 20
+    """Iterations between two looks of the curriculum; where it moves battles, all begin anew."""
     opponent: str = DEFAULT
     """Who plays the other side: inside the engine attack-move, its strengths attack-move-easy, -medium and
     -hard, focus-fire, kite, retreat-regroup or split, or mixed, which draws one of these for each battle;
-    scripted:NAME; or a policy's folder. The engine's flank, hit-and-run and ambush, drawn by black-box, are
-    meant for evaluation."""
+    scripted:NAME; policy:NAME; or a policy's folder. The engine's flank, hit-and-run and ambush, drawn by
+    black-box, are meant for evaluation."""
     control: Literal["team", "unit"] = "team"
     """One observer with the team's sight commands all units, or each unit sees and acts for itself."""
     swap_sides: bool | None = None
@@ -55,8 +54,8 @@ class TrainConfig:
     run_dir: Path = Path("runs/train")
     """Folder of the run: configuration, TensorBoard events, checkpoints, exported policy."""
     resume: bool = False
-    """Go on with the run in run_dir, with its settings; of this call only a budget other than the default
-    counts. RLlib's checkpoints are pickles: resume runs of your own, not folders from elsewhere."""
+    """Go on with the run in run_dir, with its settings; of this call only a budget and places to run at other
+    than the default count. RLlib's checkpoints are pickles: resume your own, not folders from elsewhere."""
 
     time_limit_s: float | None = None
     """Budget: seconds this call may train, evaluations included."""
@@ -69,7 +68,15 @@ class TrainConfig:
     """A shipped model's name, or the path of a model file."""
     model_overrides: tuple[str, ...] = ()
     """Changes to the model, such as encoder.num_latents=16 or critic=state."""
+    init_from: str | None = None
+    """Start with the weights of policy:NAME (perceiver-policy policies lists them), or of the folder of an
+    exported policy or of a run, of the same model; not with its optimizer. Default: from chance."""
 
+    algorithm: Literal["ppo", "mappo", "appo", "impala"] = "ppo"
+    """ppo: sample, learn, sample; with control unit it is IPPO. mappo: ppo with critic=state and
+    normalize_values. appo: PPO's clipped loss on rollouts of env runners that do not wait for the learner,
+    corrected by V-trace. impala: the same without the clip, in one pass over each rollout. These two
+    need num_env_runners."""
     num_battles: int = 128
     """Battles stepped together, over all runners."""
     rollout_steps: int = 16
@@ -94,6 +101,8 @@ class TrainConfig:
     """How far a ratio may leave 1."""
     value_loss_coeff: float = 0.5
     """Weight of the value loss."""
+    normalize_values: bool = False
+    """Take the value loss of returns that running statistics bring to mean 0 and deviation 1 (PopArt)."""
     entropy_coeff: float = 0.01
     """Weight of the entropy bonus at the start."""
     entropy_coeff_end: float = 0.001
@@ -105,6 +114,15 @@ class TrainConfig:
 
     num_env_runners: int = 0
     """Processes that sample; 0: this one samples too, the fastest choice on two cores."""
+    num_learners: int = 0
+    """Processes that learn, which share each rollout and average their gradients; 0: this one learns."""
+    num_gpus_per_learner: float = 0
+    """GPUs of each process that learns; less than 1 to share one. Sampling stays on CPUs."""
+    num_cpus_per_env_runner: float = 1
+    """CPUs that Ray keeps for each process that samples; give num_threads where those are more than 1."""
+    ray_address: str = "local"
+    """local: a Ray of this job's own. auto: the running cluster that this machine belongs to. HOST:PORT of a
+    cluster's head: that one. Env runners and learners then go to whatever machines have room."""
     num_threads: int = 1
     """Threads of the engine in each sampling process."""
     torch_threads: int = 1
@@ -114,7 +132,7 @@ class TrainConfig:
     evaluation_interval: int = 20
     """Iterations between evaluations with greedy orders; 0: none."""
     evaluation_games: int = 1000
-    """Battles of an evaluation."""
+    """Battles of an evaluation; of a mixture, shared out evenly among its scenarios."""
     checkpoint_interval_s: float = 60.0
     """Seconds between checkpoints; one is written at the end in any case."""
 
@@ -135,9 +153,7 @@ class TrainConfig:
             value = getattr(self, name)
             _require(self, name, value is None or value > 0, "it must be above 0, or none")
         _require(self, "target_win_rate", (self.target_win_rate or 0) < 1, "it must be below 1, or none")
-        runners = max(self.num_env_runners, 1)
-        even = self.num_battles % runners == 0
-        _require(self, "num_battles", even, f"{runners} env runners must share them evenly")
+        self._require_shares()
         sampled = self.num_battles * self.rollout_steps
         _require(
             self,
@@ -146,50 +162,85 @@ class TrainConfig:
             f"a rollout has num_battles * rollout_steps = {sampled}",
         )
 
+    def _require_shares(self) -> None:
+        """Every runner and learner must have as much as the others."""
+        runners, learners = max(self.num_env_runners, 1), max(self.num_learners, 1)
+        shares = math.lcm(runners, learners)
+        even = self.num_battles % shares == 0
+        _require(
+            self, "num_battles", even, f"{runners} env runners and {learners} learners must share them evenly"
+        )
+        even = self.minibatch_size % learners == 0
+        _require(self, "minibatch_size", even, f"{learners} learners must share it evenly")
+        if self.algorithm in ("ppo", "mappo"):
+            return
+        _require(
+            self,
+            "num_env_runners",
+            self.num_env_runners > 0,
+            f"{self.algorithm} samples in other processes: give at least 1, or train with ppo",
+        )
+        _require(
+            self,
+            "num_learners",
+            self.num_learners <= 1,
+            f"{self.algorithm} has one learner, in this process (0) or its own (1), as RLlib drops batches "
+            "of a learner that is behind, for which the others would wait for ever; ppo takes any number",
+        )
+
+    @property
+    def normalizes_values(self) -> bool:
+        """Whether the value loss is of normalised returns, as was asked for or as the algorithm wants it."""
+        return self.normalize_values or self.algorithm == "mappo"
+
     def load_model(self) -> UnitSetPolicyConfig:
-        """The model with its overrides.
+        """The model with its overrides; under mappo its critic reads the state.
 
         Raises:
-            ConfigError: unknown model or key, or a value out of range.
+            ConfigError: unknown model or key, a value out of range, or an override that takes the state from
+                mappo's critic.
             FileNotFoundError: no such model file.
         """
         if self.model.endswith((".yaml", ".yml")):
             model = config_files.load(self.model, UnitSetPolicyConfig)
         else:
             model = config_files.load_named(self.model, UnitSetPolicyConfig)
-        return UnitSetPolicyConfig.from_dict(_override(model.to_dict(), self.model_overrides))
+        centralised = self.algorithm == "mappo"
+        changes = ("critic=state", *self.model_overrides) if centralised else self.model_overrides
+        changed = UnitSetPolicyConfig.from_dict(_override(model.to_dict(), changes))
+        if centralised and changed.critic is not Critic.STATE:
+            raise ConfigError(f"critic is {changed.critic.value!r}; mappo's is 'state', ppo takes any")
+        return changed
 
-    def load_rewards(self) -> RewardWeights:
-        """The scenario's own reward with its changes.
+    @property
+    def scenarios(self) -> list[Scenario]:
+        """The scenario, or those of the mixture.
+
+        Raises:
+            ScenarioError: unknown or wrong, or they make no mixture.
+        """
+        return [load_scenario(name) for name in parse_mixture(self.scenario)]
+
+    @property
+    def only_scenario(self) -> str:
+        """The scenario as it was named.
+
+        Raises:
+            ScenarioError: there is a mixture, or the scenario is unknown or wrong.
+        """
+        names = list(parse_mixture(self.scenario))
+        if len(names) > 1:
+            raise ScenarioError(f"scenario names {len(names)} scenarios; name one of them here")
+        return names[0]
+
+    def load_rewards(self) -> dict[str, RewardWeights]:
+        """By scenario's name: its own reward with the changes.
 
         Raises:
             ScenarioError: unknown or wrong scenario.
             ValueError: a change is no KEY=NUMBER, names no weight, or leaves nothing to learn from.
         """
-        scenario = load_scenario(self.scenario)
-        own = default_rewards(scenario)
-        names = [f.name for f in dataclasses.fields(RewardWeights)]
-        given: dict[str, float] = {}
-        for change in self.rewards:
-            name, _, value = change.partition("=")
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-                raise ValueError(f"rewards: {change!r} names no weight; {hint}")
-            if name in given:
-                raise ValueError(f"rewards: {name} is given twice")
-            try:
-                given[name] = float(value)
-            except ValueError:
-                given[name] = math.nan
-            if not math.isfinite(given[name]):
-                raise ValueError(f"rewards: {change!r} must be {name}=NUMBER, such as {name}=0.5")
-        if given.get("score") and scenario.mission is None:
-            raise ValueError(f"rewards: score is paid in missions only, and {scenario.name!r} is none")
-        changed = dataclasses.replace(own, **given)
-        if not any(dataclasses.astuple(changed)):
-            raise ValueError("rewards: every weight is 0, which leaves nothing to learn from")
-        return changed
+        return {scenario.name: change_rewards(scenario, self.rewards) for scenario in self.scenarios}
 
     def to_yaml(self) -> str:
         """All settings, for :meth:`load` to read."""
@@ -223,7 +274,14 @@ class TrainConfig:
 
 
 BUDGET_FIELDS = ("time_limit_s", "max_env_steps", "target_win_rate")
-"""What a new call may change of a resumed run; all else stays as it was."""
+PLACE_FIELDS = (
+    "num_env_runners",
+    "num_learners",
+    "num_gpus_per_learner",
+    "num_cpus_per_env_runner",
+    "ray_address",
+)
+"""How much, and where: what a new call may change of a resumed run. All else stays as it was."""
 
 _AT_LEAST_ONE = (
     "num_battles",
@@ -233,112 +291,27 @@ _AT_LEAST_ONE = (
     "num_threads",
     "torch_threads",
     "evaluation_games",
+    "curriculum_interval",
 )
-_POSITIVE = ("lr", "lr_end", "adam_eps", "clip", "grad_clip", "checkpoint_interval_s")
+_POSITIVE = (
+    "lr",
+    "lr_end",
+    "adam_eps",
+    "clip",
+    "grad_clip",
+    "checkpoint_interval_s",
+    "num_cpus_per_env_runner",
+)
 _NOT_NEGATIVE = (
     "seed",
     "num_env_runners",
+    "num_learners",
+    "num_gpus_per_learner",
     "evaluation_interval",
     "entropy_coeff",
     "entropy_coeff_end",
     "value_loss_coeff",
 )
-
-
-def build_ppo_config(config: TrainConfig, *, opponent: Opponent | None = None) -> PPOConfig:
-    """RLlib's own config for this job, to build or to change first::
-
-        algorithm = build_ppo_config(TrainConfig(scenario="8m")).training(lr=3e-4).build_algo()
-
-    Args:
-        config: the job.
-        opponent: an agent, or what makes one, in place of the one that ``config`` names.
-
-    Raises:
-        ScenarioError: unknown or wrong scenario.
-        ConfigError: unknown or wrong model.
-        ValueError: unknown opponent, one without units, sides that cannot be swapped, wrong rewards, or a
-            target win rate for a mission.
-    """
-    model = config.load_model()
-    if model.memory:
-        raise ConfigError(
-            "memory is True, but the batched runner carries no latents between steps; train with RLlib's own "
-            "runners (PerceiverRLModule on BattleMultiAgentEnv), or set memory: false"
-        )
-    if config.target_win_rate is not None and load_scenario(config.scenario).mission is not None:
-        raise ValueError(
-            f"target_win_rate is {config.target_win_rate}, but {config.scenario} is a mission: it has a "
-            "score and no winner; leave it out"
-        )
-    setup = BattleSetup(
-        scenario=config.scenario,
-        control=config.control,
-        opponent=config.opponent if opponent is None else opponent,
-        swap_sides=config.swap_sides,
-        with_state=model.critic is Critic.STATE,
-        num_threads=config.num_threads,
-        rewards=config.load_rewards(),
-    )
-    setup.sides()  # what is wrong is refused here, not first in a runner
-    if not isinstance(load_opponent(config.opponent), str) or opponent is not None:
-        require_units(load_scenario(config.scenario), 1)
-    observation_space, action_space = setup.spaces()
-    spec = RLModuleSpec(
-        module_class=PerceiverRLModule,
-        observation_space=observation_space,
-        action_space=action_space,
-        model_config={**model.to_dict(), "per_unit_ratio": config.per_unit_ratio},
-    )
-    rows = setup.observers()  # rows of a train batch that one step of a battle makes
-    return (
-        PPOConfig()
-        .environment(env_config=dict(vars(setup)), disable_env_checking=True)
-        .env_runners(
-            env_runner_cls=BatchedEnvRunner,
-            num_env_runners=config.num_env_runners,
-            num_envs_per_env_runner=config.num_battles // max(config.num_env_runners, 1),
-            rollout_fragment_length=config.rollout_steps,
-        )
-        .multi_agent(
-            policies={MODULE_ID: (None, observation_space, action_space, {})},
-            policy_mapping_fn=_shared_module,
-            count_steps_by="agent_steps",
-        )
-        .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs={MODULE_ID: spec}))
-        .training(
-            lr=_falling(config.lr, config.lr_end, config.max_env_steps),
-            gamma=config.gamma,
-            lambda_=config.gae_lambda,
-            clip_param=config.clip,
-            vf_clip_param=float("inf"),
-            vf_loss_coeff=config.value_loss_coeff,
-            entropy_coeff=_falling(config.entropy_coeff, config.entropy_coeff_end, config.max_env_steps),
-            use_kl_loss=False,
-            grad_clip=config.grad_clip,
-            grad_clip_by="global_norm",
-            train_batch_size_per_learner=config.num_battles * config.rollout_steps * rows,
-            minibatch_size=config.minibatch_size * rows,
-            num_epochs=config.num_epochs,
-        )
-        .learners(
-            num_learners=0,
-            learner_class=OrderPPOLearner,
-            learner_config_dict={"betas": config.adam_betas, "eps": config.adam_eps, "fused": True},
-            add_default_connectors_to_learner_pipeline=False,
-        )
-        .fault_tolerance(restart_failed_env_runners=True)
-        .debugging(seed=config.seed)
-    )
-
-
-def _falling(start: float, end: float, steps: int | None) -> float | list[list[float]]:
-    """RLlib's notation for a straight line from ``start`` to ``end`` over ``steps`` environment steps."""
-    return start if steps is None else [[0, start], [steps, end]]
-
-
-def _shared_module(*_: Any, **__: Any) -> str:
-    return MODULE_ID
 
 
 def _override(model: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:

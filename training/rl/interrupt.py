@@ -18,11 +18,11 @@ class StopOnSignal:
         on_request: called at the first signal, to tell the user.
 
     Attributes:
-        requested: whether to stop.
+        requested: the number of the signal that asked to stop; None as long as none did.
     """
 
     def __init__(self, on_request: Callable[[], None]) -> None:
-        self.requested = False
+        self.requested: int | None = None
         self._on_request = on_request
         self._before: dict[signal.Signals, Any] = {}
 
@@ -39,7 +39,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested is not None:
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested = number
         self._on_request()

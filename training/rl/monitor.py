@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -13,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from training.evaluate import Measure
+from training.mixture_result import MixtureResult
+from training.rl.tally import Tally
 
 _LINE_INTERVAL_S = 10.0
 
@@ -29,6 +33,10 @@ class IterationReport(NamedTuple):
     kl: float
     explained_variance: float
     illegal_orders: int
+    scenarios: Mapping[str, Tally] = {}
+    """By name, of a mixture."""
+    shares: Mapping[str, float] = {}
+    """Of the battles, likewise."""
 
 
 class Verdict(Protocol):
@@ -76,7 +84,7 @@ class Monitor:
     ) -> None:
         self.console = console
         self._measure = measure
-        self._writer = SummaryWriter(str(tensorboard), purge_step=first_step + 1 if first_step else None)
+        self._curves = _Curves(tensorboard, first_step, self.say)
         self._display = Progress(
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),
@@ -96,7 +104,7 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._display.stop()
-        self._writer.close()
+        self._curves.close()
 
     def iteration(self, report: IterationReport, *, fraction: float, seconds_left: float | None) -> None:
         """Show and write an iteration.
@@ -108,7 +116,14 @@ class Monitor:
         """
         for name, value in report._asdict().items():
             if name in _CURVES and not math.isnan(value):
-                self._writer.add_scalar(_CURVES[name], value, report.env_steps)
+                self._curves.add(_CURVES[name], value, report.env_steps)
+        for name, tally in report.scenarios.items():
+            for curve in ("win_rate", "episode_return", "episode_length"):
+                value = getattr(tally, curve)
+                if not math.isnan(value):
+                    self._curves.add(f"scenario/{name}/{curve}", value, report.env_steps)
+        for name, share in report.shares.items():
+            self._curves.add(f"scenario/{name}/share_of_battles", share, report.env_steps)
         left = "no limit" if seconds_left is None else f"{_minutes(seconds_left)} left"
         line = (
             f"{report.env_steps:,} steps  {report.steps_per_second:,.0f}/s  {self._achieved(report)} "
@@ -126,7 +141,7 @@ class Monitor:
         names = ("win_rate", "wilson_low", "wilson_high") if won else ("score", "score_low", "score_high")
         for name, value in zip(names, (verdict.mean, low, high), strict=True):
             if math.isfinite(value):
-                self._writer.add_scalar(f"evaluation/{name}", value, env_steps)
+                self._curves.add(f"evaluation/{name}", value, env_steps)
         if won:
             self._greedy = f"{verdict.mean:.1%}"
             told = f"{verdict.wins} of {verdict.games} greedy battles won, {verdict.mean:.1%}"
@@ -134,6 +149,10 @@ class Monitor:
         else:
             self._greedy = f"score {verdict.mean:.1f}"
             told = f"score {verdict.mean:.2f} [{low:.2f}, {high:.2f}] in {verdict.games} greedy missions"
+        if isinstance(verdict, MixtureResult):
+            for name, result in verdict.results.items():
+                self._curves.add(f"scenario/{name}/greedy_win_rate", result.mean, env_steps)
+            told = f"{told}; worst {verdict.worst.scenario} {verdict.worst.mean:.1%}"
         self.console.print(f"{env_steps:,} steps: {told}", highlight=False, markup=False)
 
     def _achieved(self, report: IterationReport) -> str:
@@ -141,11 +160,68 @@ class Monitor:
         if self._measure is Measure.SCORE:
             value = report.episode_return
             return "return –" if math.isnan(value) else f"return {value:.1f}"
+        rates = {name: tally.win_rate for name, tally in report.scenarios.items() if tally.battles}
+        if rates:
+            worst = min(rates, key=lambda name: rates[name])
+            mean = sum(rates.values()) / len(rates)
+            return f"won {mean:.0%}, worst {worst} {rates[worst]:.0%}"
         return "won –" if math.isnan(report.win_rate) else f"won {report.win_rate:.0%}"
+
+    def say(self, text: str) -> None:
+        """Print a sentence."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def flush(self) -> None:
         """Bring the curves to disk."""
-        self._writer.flush()
+        self._curves.flush()
+
+
+class _Curves:
+    """TensorBoard's event files, which training does not depend on: a disk that takes none costs curves only.
+
+    Args:
+        folder: of the files.
+        first_step: as for :class:`Monitor`.
+        say: tells the user.
+    """
+
+    def __init__(self, folder: Path, first_step: int, say: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._say = say
+        self._writer: SummaryWriter | None = None
+        self._open(first_step + 1 if first_step else None)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """A point of a curve."""
+        if self._writer is not None:
+            with self._forgone():
+                self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Bring all points to disk; if it took none before, try again from here on."""
+        if self._writer is None:
+            self._open(None)
+        else:
+            with self._forgone():
+                self._writer.flush()
+
+    def close(self) -> None:
+        """Bring all points to disk and stop."""
+        if self._writer is not None:
+            with self._forgone():
+                self._writer.close()
+
+    def _open(self, purge_step: int | None) -> None:
+        with self._forgone():
+            self._writer = SummaryWriter(str(self._folder), purge_step=purge_step)
+
+    @contextlib.contextmanager
+    def _forgone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            self._say(f"Curves cannot be written ({error.strerror or error}); training goes on without.")
 
 
 _CURVES = {

@@ -4,9 +4,11 @@
 
     config.yaml     settings of the job           model.yaml   the model, every value spelled out
     checkpoints/    the last two, to go on from   policy/      the exported policy, for use anywhere
-    tensorboard/    curves
+    tensorboard/    curves                       evaluations/  every evaluation, battle by battle
+    failures/       what a gradient that was not finite came from; only if there was one
 
-Checkpoints appear whole or not at all: they are written beside their place and then renamed. ``config.yaml``
+Checkpoints appear whole or not at all: they are written beside their place, brought to disk and then renamed;
+what a process that was killed left of one goes with the next. ``config.yaml``
 is the last file that begins a run, and appears whole, too: a folder without it that holds nothing else of
 worth is one in which a run was cut off as it began, and may be begun anew.
 """
@@ -21,13 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envs.battle.whole_file import write_whole
+from envs.battle.whole_file import sync_tree, write_whole
 from perceiver_policy import config_files
 from training.checkpoint_policy import CHECKPOINTS, POLICY, PROGRESS, whole_checkpoints
-from training.rl.config import BUDGET_FIELDS, TrainConfig
+from training.protocol.records import EvaluationLog
+from training.rl.config import BUDGET_FIELDS, PLACE_FIELDS, TrainConfig
 
 CHECKPOINTS_KEPT = 2
 _SETTINGS, _MODEL = "config.yaml", "model.yaml"
+_UNFINISHED = ".unfinished"
 
 
 class RunFolderError(ValueError):
@@ -41,6 +45,8 @@ class Progress:
     iteration: int = 0
     env_steps: int = 0
     train_seconds: float = 0.0
+    """Sampling and learning, without start-up, evaluations and saving."""
+    evaluation_seconds: float = 0.0
     best_low: float | None = None
     """Lower end of the interval of the best evaluation, whose policy is the exported one; None before the
     first."""
@@ -68,6 +74,16 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """Folder of the event files."""
         return self.path / "tensorboard"
+
+    @property
+    def evaluations(self) -> EvaluationLog:
+        """The evaluations made in training."""
+        return EvaluationLog(self.path / "evaluations")
+
+    @property
+    def failures(self) -> Path:
+        """Folder of what gradients came from that were not finite (:mod:`training.rl.post_mortem`)."""
+        return self.path / "failures"
 
     @property
     def begun(self) -> bool:
@@ -106,19 +122,42 @@ class RunFolder:
         Args:
             progress: kept beside the algorithm's own state.
             save: writes that state into the folder it is given.
+
+        Raises:
+            OSError: it cannot be written; the checkpoints are as before then.
         """
         final = self.checkpoints / f"step_{progress.env_steps:012d}"
         if final in whole_checkpoints(self.path):
             return final
-        unfinished = self.checkpoints / f".{final.name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        save(str(unfinished.resolve()))
-        (unfinished / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
-        unfinished.rename(final)
+        self.sweep()
+        unfinished = self.checkpoints / f".{final.name}{_UNFINISHED}"
+        try:
+            unfinished.mkdir(parents=True)
+            save(str(unfinished.resolve()))
+            (unfinished / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)), encoding="utf-8")
+            sync_tree(unfinished)
+            unfinished.rename(final)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         for old in whole_checkpoints(self.path)[:-CHECKPOINTS_KEPT]:
-            shutil.rmtree(old)
+            removed = old.with_name(f".{old.name}{_UNFINISHED}")
+            old.rename(removed)  # in one go: half of a checkpoint must not look like one
+            shutil.rmtree(removed, ignore_errors=True)
         return final
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half-written.
+
+        An export that it was about to put into its place gets there: it is whole as soon as the old one has
+        been moved away (:func:`perceiver_policy.export_files.replaced_whole`).
+        """
+        for unfinished in self.checkpoints.glob(f".*{_UNFINISHED}"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for workspace in self.path.glob(f".{POLICY}.*"):
+            if (workspace / "old").is_dir() and not self.policy.exists():
+                (workspace / "new").rename(self.policy)
+            shutil.rmtree(workspace, ignore_errors=True)
 
     def latest_checkpoint(self) -> tuple[Path, Progress] | None:
         """The newest whole checkpoint; None if there is none.
@@ -140,10 +179,11 @@ class RunFolder:
 def open_run(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
     """The folder for this job and the settings that hold; nothing is written.
 
-    For a new run these are the ones given. For a resumed one they are those of the folder, but the budget
-    may be changed: what the call gives, if it is not the default, holds. A call cannot say the default,
-    then; to go on to 300,000 steps where the run has another budget, give 300,001. Where a run was cut off
-    before it began, ``resume`` begins it with the settings given; those returned have ``resume`` off.
+    For a new run these are the ones given. For a resumed one they are those of the folder, but the budget and
+    the places to run at (processes, GPUs, cluster) may be changed: what the call gives, if it is not the
+    default, holds. A call cannot say the default, then: to go on to 300,000 steps where the run has another
+    budget, give 300,001, and to go on without env runners where it had some, give 1. Where a run was cut
+    off before it began, ``resume`` begins it with the settings given; those returned have ``resume`` off.
 
     Raises:
         RunFolderError: a run is there and ``resume`` is off; or none is there and it is on; or the call asks
@@ -171,7 +211,7 @@ def open_run(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
         asked, kept = getattr(config, name), getattr(stored, name)
         if asked in (kept, getattr(default, name)):
             continue
-        if name not in BUDGET_FIELDS:
+        if name not in BUDGET_FIELDS + PLACE_FIELDS:
             raise RunFolderError(
                 f"{name} is {asked!r}, but the run in {folder.path} has {kept!r}: a resumed run keeps its "
                 "settings; leave it out, or start a run in another folder"

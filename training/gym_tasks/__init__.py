@@ -1,0 +1,1 @@
+"""Gymnasium tasks that a Perceiver torso and RLlib's own networks are trained on, alike in all else."""
