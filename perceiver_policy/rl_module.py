@@ -173,10 +173,14 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
         self.per_unit_ratio = bool(fields.pop("per_unit_ratio", False))
         self.normalize_values = bool(fields.pop("normalize_values", False))
         config = policy_config(self.observation_space, self.action_space, fields)
-        self.policy = UnitSetPolicy(config)
+        self.policy = self.make_policy(config)
         self.action_dist_cls = OrderDistribution.get_partial_dist_cls(
             num_verbs=config.num_verbs, num_target_verbs=config.num_target_verbs, per_unit=self.per_unit_ratio
         )
+
+    def make_policy(self, config: UnitSetPolicyConfig) -> UnitSetPolicy:
+        """The network for these sizes. Subclasses may return one with other layers inside."""
+        return UnitSetPolicy(config)
 
     def get_initial_state(self) -> dict[str, Any]:
         """``latents`` (N, D) float32 of zeros with memory; empty, RLlib's sign for none, without."""

@@ -190,10 +190,9 @@ def run_search(search: Search, *, resume: bool = False) -> SearchResult:
     search = load_search(folder, search.concurrent) if resume else _begin(search, folder)
     # One cluster for all; what Tune's own loggers write is in the trials' run folders already.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    runners, cpus = search.job.num_env_runners, search.job.num_cpus_per_env_runner
-    bundles = [{"CPU": 1}] + [{"CPU": cpus}] * runners
+    bundles = _bundles(search.job)
     trainable = tune.with_resources(_trainable(search, folder), tune.PlacementGroupFactory(bundles))
-    num_cpus = 1 + search.concurrent * (1 + runners * cpus)
+    num_cpus = 1 + search.concurrent * sum(bundle.get("CPU", 0) for bundle in bundles)
     with local_ray(num_cpus=num_cpus, address=search.job.ray_address):
         results = _tuner(search, folder, trainable, resume=resume).fit()
     # One without an evaluation comes last, whatever NaN compares to.
@@ -233,6 +232,17 @@ def _begin(search: Search, folder: Path) -> Search:
     write_whole(folder / _CONFIG, search.job.to_yaml().encode())
     write_whole(folder / _SEARCH, yaml.safe_dump(plain, sort_keys=False).encode())
     return search
+
+
+def _bundles(job: TrainConfig) -> list[dict[str, float]]:
+    """What Ray keeps for a trial, a bundle a process: the job's own, which learns where no other does, env
+    runners, and learners. A process without a bundle would be waited for without end."""
+    gpus = {"GPU": job.num_gpus_per_learner} if job.num_gpus_per_learner else {}
+    # RLlib gives a learner with a GPU no CPU of its own.
+    learner = gpus or {"CPU": 1.0}
+    own = {"CPU": 1.0} if job.num_learners else {"CPU": 1.0} | gpus
+    runner = {"CPU": job.num_cpus_per_env_runner}
+    return [own, *[runner] * job.num_env_runners, *[learner] * job.num_learners]
 
 
 def _tuner(search: Search, folder: Path, trainable: Any, *, resume: bool) -> tune.Tuner:

@@ -1,13 +1,18 @@
 """What the job does when something fails, on algorithms that fail on demand; Ray need not run."""
 
+import dataclasses
 import math
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray.rllib.utils.actor_manager import RemoteCallResults, ResultOrError
 
+from training.cli import main
 from training.rl import faults
+from training.rl.algorithms import resources
+from training.rl.config import TrainConfig
 from training.rl.faults import (
     LearnerLostError,
     NonFiniteError,
@@ -16,6 +21,8 @@ from training.rl.faults import (
     TrainingFaultError,
     iterate,
 )
+from training.rl.job import StoppedBy, TrainResult
+from training.rl.local_ray import shortage
 from training.rl.run_folder import Progress, RunFolder
 
 
@@ -37,7 +44,8 @@ class FailingAlgorithm:
     def train(self):
         raise ValueError("broken")
 
-    def _ask(self, func, **_):
+    def _ask(self, func, *, healthy_only=True, mark_healthy=False, **_):
+        self.back_in_service = mark_healthy and not healthy_only
         results = RemoteCallResults()
         for answer in self._answers:
             if isinstance(answer, Exception):
@@ -59,6 +67,13 @@ def test_what_a_failed_iteration_means():
         iterate(FailingAlgorithm(OSError("dead"), "other", num_learners=2))
     with pytest.raises(LearnerLostError):  # one that does not answer at all
         iterate(FailingAlgorithm(None, num_learners=2))
+
+
+def test_a_learner_that_refused_a_step_is_asked_for_its_weights_again():
+    algorithm = FailingAlgorithm("not finite", num_learners=1)
+    with pytest.raises(NonFiniteError):
+        iterate(algorithm)
+    assert algorithm.back_in_service
 
 
 def test_a_lost_learner_is_recovered_from_unless_it_keeps_getting_lost(tmp_path):
@@ -97,3 +112,46 @@ def test_training_waits_for_env_runners_but_not_for_ever(monkeypatch, empty):
     monkeypatch.setattr(faults, "PATIENCE_S", -1.0)
     with pytest.raises(TrainingFaultError, match="--run-dir runs/x --resume"):
         watch.sampled(empty)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"signal": signal.SIGTERM}, 143), ({"signal": signal.SIGINT}, 130), ({"saved": False}, 1)],
+)
+def test_the_exit_code_tells_a_scheduler_whether_to_go_on(tmp_path, monkeypatch, changes, code):
+    result = TrainResult(Progress(), None, StoppedBy.SIGNAL, tmp_path / "policy", **changes)
+    monkeypatch.setattr("training.commands.train.train", lambda job: result)
+    assert main(["train", "--run-dir", str(tmp_path / "run")]) == code
+
+
+def test_a_fault_is_one_sentence_and_exit_code_1(tmp_path, monkeypatch, capsys):
+    def fail(job):
+        raise TrainingFaultError("it broke; go on with: this")
+
+    monkeypatch.setattr("training.commands.train.train", fail)
+    assert main(["train", "--run-dir", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err == "error: it broke; go on with: this\n"
+
+
+def test_a_cluster_that_is_not_there_is_refused(tmp_path, monkeypatch, capsys):
+    def connect(address, **_):
+        raise ConnectionError("long story")
+
+    monkeypatch.setattr("training.rl.local_ray.ray.init", connect)
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--run-dir", str(tmp_path / "run"), "--ray-address", "nowhere:6379"])
+    assert left.value.code == 2
+    assert "ray_address is 'nowhere:6379', but no Ray cluster answers there" in capsys.readouterr().err
+
+
+def test_a_job_tells_what_the_cluster_lacks(monkeypatch):
+    monkeypatch.setattr("training.rl.local_ray.ray.cluster_resources", lambda: {"CPU": 4.0})
+    config = TrainConfig(num_env_runners=4, num_learners=1)
+    assert shortage({"CPU": 4, "GPU": 0}) is None
+    assert shortage(resources(config)) == (
+        "The job asks Ray for CPU 5 where the cluster has 4; it waits until there is more."
+    )
+    with_gpu = dataclasses.replace(config, num_gpus_per_learner=1)
+    assert shortage(resources(with_gpu)) == (
+        "The job asks Ray for GPU 1 where the cluster has 0; it waits until there is more."
+    )

@@ -72,6 +72,7 @@ def test_from_chance_by_default() -> None:
         ({"init_from": "no/such/run"}, "neither policy:NAME nor the folder"),
         ({"init_from": "policy:no_such"}, "no policy 'no_such' in the box"),
         ({"model_overrides": ("encoder.num_latents=3",)}, "differs from the job's in encoder"),
+        ({"algorithm": "mappo"}, "critic reads no state.*a policy of mappo's, or train by ppo"),
     ],
 )
 def test_what_does_not_fit(changes: dict, expected: str, teacher: Path) -> None:

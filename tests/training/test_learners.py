@@ -129,6 +129,26 @@ def updated(packs, state, **changes):
         group.shutdown()
 
 
+def test_learners_hand_out_no_buffers():
+    """Which would spoil the gradient through several forward passes, one a size."""
+    assert build_algorithm_config(SMALL).torch_ddp_kwargs == {"broadcast_buffers": False}
+
+
+@pytest.mark.slow
+def test_two_learners_take_the_step_of_one_on_a_mixture():
+    changes = {"scenario": ("3m", "8m"), "num_battles": 8, "normalize_values": True}
+    packs = sample(**changes)
+    assert len({pack.size for pack in packs}) == 2
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    try:
+        state, alone = updated(packs, None, **changes, minibatch_size=80)
+        _, together = updated(packs, state, **changes, minibatch_size=80, num_learners=2)
+    finally:
+        ray.shutdown()
+    for name in alone:
+        np.testing.assert_allclose(together[name], alone[name], atol=1e-5, err_msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("control", ["team", "unit"])
 def test_two_learners_take_the_step_of_one(control):

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from agents.scripted import ScriptedAgent
+from envs.battle.batch import Control
 from training import cli
+from training.commands import ladder
 from training.evaluate import evaluate
 from training.round_robin import round_robin
+from training.trained_as import TrainedAs
 
 PLAYERS = {"hold": ScriptedAgent("hold"), "attack-move": "attack-move", "focus-fire": "focus-fire"}
 
@@ -72,6 +75,16 @@ def test_the_command_rates_and_writes(tmp_path, capsys):
     assert written["backend"] == "embedded"
     shown = capsys.readouterr().out
     assert "below all numbers: lost to the anchor's company" in " ".join(shown.split())
+
+
+def test_policies_of_the_box_are_asked_how_they_were_trained(monkeypatch, capsys):
+    controls = {"policy:3m": Control.UNIT, "runs": Control.TEAM}
+    monkeypatch.setattr(ladder, "trained_as", lambda spec: TrainedAs(controls[spec]))
+    monkeypatch.setattr(ladder, "load_opponent", lambda spec, **_: ScriptedAgent("hold"))
+    monkeypatch.setattr(ladder, "policy_folder", lambda spec: spec if spec in controls else None)
+    with pytest.raises(SystemExit):
+        cli.main(["ladder", "--agents", "policy:3m", "runs", "kite"])
+    assert "some as units; give --control" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_the_command(monkeypatch, tmp_path, capsys):
         (["strength", "--scenario", "3m", "3m"], "each once"),
         (["strength", "--scenario", "move_to_beacon"], "is a mission"),
         (["strength", "--changes", "gamma=3"], "gamma is 3"),
-        (["engine", "--seeds", "3"], "--seeds is for strength"),
+        (["engine", "--seeds", "3"], "--seeds is for strength and torsos"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, message, capsys):

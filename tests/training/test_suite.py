@@ -209,6 +209,7 @@ def test_the_command_reports_on_what_has_finished(finished: Job, capsys: pytest.
         (["--processes", "0"], "--processes is 0"),
         (["--recipe", "no/such.yaml"], "No such file"),
         (["--scenarios", "25m"], "25m starts from suite:8m, and 8m is not in the suite"),
+        (["--scenarios", "3m", "move_to_beacon"], "move_to_beacon is a mission"),
         (["--report", "--run-dir", "no/such/folder"], "nothing has finished"),
     ],
 )

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import pkgutil
+import resource
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -288,6 +289,35 @@ def test_a_checkpoint_holds_an_export(tmp_path):
     assert read_metadata(tmp_path / "policy")["env_steps"] == 64
 
 
+def test_a_full_disk_costs_checkpoints_but_not_the_run(tmp_path):
+    """The kernel cuts every file off at 8 kB from the third iteration on."""
+    job = make_job(tmp_path, evaluation_interval=0, max_env_steps=160, checkpoint_interval_s=1e-9)
+    before, train = resource.getrlimit(resource.RLIMIT_FSIZE), job.algorithm.train
+
+    def fill_disk():
+        if job.algorithm.iterations == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, before[1]))
+        return train()
+
+    job.algorithm.train = fill_disk
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        result = job.run(GOING_ON)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert result.progress.env_steps == 160, "training went on"
+    assert not result.saved
+    checkpoints = RunFolder(tmp_path).checkpoints
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step_000000000032", "step_000000000064"]
+    assert read_metadata(checkpoints / "step_000000000064" / "policy")["env_steps"] == 64
+    assert job.monitor.said[:1] == [
+        "The checkpoint at 96 steps could not be written (File too large); the one before stays."
+    ]
+    assert "The exported policy at 160 steps could not be written" in job.monitor.said[-1]
+    assert not list(tmp_path.glob(".policy*"))
+
+
 # Evaluation
 
 
@@ -416,6 +446,31 @@ def test_a_target_must_be_met_twice(tmp_path):
     result = train(config, evaluate=lambda policy: next(verdicts), console=Console(file=io.StringIO()))
     assert result.stopped_by is StoppedBy.TARGET
     assert result.progress.iteration == 2
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("algorithm", ["appo", "impala"])
+def test_an_asynchronous_run_goes_on_where_it_stopped(tmp_path, algorithm):
+    """What is exported is the learner's policy, which the local runner of these algorithms is never given."""
+    config = tiny(tmp_path / "run", algorithm=algorithm, num_env_runners=1)
+    first = train(config, console=Console(file=io.StringIO()))
+    assert first.stopped_by is StoppedBy.STEP_LIMIT
+    assert first.progress.env_steps >= 64
+    path, progress = RunFolder(tmp_path / "run").latest_checkpoint()
+    algorithm = build_algorithm_config(open_run(dataclasses.replace(config, resume=True))[1]).build_algo()
+    initial = algorithm.get_module(MODULE_ID).get_state()
+    restore(algorithm, path, env_steps=progress.env_steps)
+    learned = algorithm.learner_group.get_state()[COMPONENT_LEARNER]["rl_module"][MODULE_ID]
+    algorithm.stop()
+    exported = load_policy(path / "policy").state_dict()
+    assert any((initial[name] != learned[name]).any() for name in initial)
+    for name, weights in exported.items():
+        np.testing.assert_array_equal(weights.numpy(), learned[f"policy.{name}"])
+    second = train(
+        tiny(tmp_path / "run", resume=True, max_env_steps=128), console=Console(file=io.StringIO())
+    )
+    assert second.progress.env_steps >= 128
+    assert second.progress.iteration > first.progress.iteration
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -10,7 +10,7 @@ from training.cli import main
 from training.commands.settings_file import job_from_file
 from training.rl.config import TrainConfig
 from training.rl.run_folder import RunFolder
-from training.tune import Search, SearchSpace, load_search, run_search
+from training.tune import Search, SearchSpace, _bundles, load_search, run_search
 
 TINY_MODEL = ("encoder.num_latents=2", "encoder.num_latent_channels=8", "unit_input.num_channels=8")
 
@@ -105,6 +105,7 @@ def test_a_search_finds_settings_and_goes_on(tmp_path):
     job = TrainConfig(
         run_dir=tmp_path / "search",
         num_battles=16,
+        minibatch_size=32,
         max_env_steps=512,
         evaluation_games=10,
         model_overrides=TINY_MODEL,
@@ -129,3 +130,14 @@ def test_a_search_finds_settings_and_goes_on(tmp_path):
     again = run_search(Search(job), resume=True)
     assert again.trials == result.trials, "all were done"
     assert not any(math.isnan(trial.mean) for trial in again.trials)
+
+
+def test_every_process_of_a_trial_has_its_place():
+    job = {"num_battles": 128, "num_env_runners": 2, "num_cpus_per_env_runner": 2}
+    runners = [{"CPU": 2}, {"CPU": 2}]
+    assert _bundles(TrainConfig()) == [{"CPU": 1}]
+    assert _bundles(TrainConfig(**job)) == [{"CPU": 1}, *runners]
+    assert _bundles(TrainConfig(**job, num_learners=2)) == [{"CPU": 1}, *runners, {"CPU": 1}, {"CPU": 1}]
+    on_gpu = TrainConfig(**job, num_learners=1, num_gpus_per_learner=1)
+    assert _bundles(on_gpu) == [{"CPU": 1}, *runners, {"GPU": 1}]
+    assert _bundles(TrainConfig(num_gpus_per_learner=0.5)) == [{"CPU": 1, "GPU": 0.5}]

@@ -6,9 +6,9 @@ sets it up, beside two rivals that have the same network, battles and settings:
 ``raw-torch``
     A loop of PyTorch without RLlib (:mod:`training.benchmark.raw_ppo`).
 
-All are in this process, one core and one thread of torch, and take turns. All play the first side. A step of
-an agent is that of a commanded unit's slot in a battle's step, under either control, also of one that fell.
-Training is sampling and learning, whole iterations.
+All are in this process, one core and one thread of torch, and take turns. All play the first side. A step
+of an agent is that of a commanded unit's slot in a battle's step, under either control, also of a unit that
+fell. Training is sampling and learning, whole iterations.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from statistics import median
 from typing import Any
 
 REPEATS = 5
+CURVE = "/curve/"
+"""In the name of a row that is a point of a curve: the file has it, no table does."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.battle.whole_file import write_whole
-from training.benchmark.rows import Row
+from training.benchmark.rows import CURVE, Row
 from training.commands.door import door, require_writable
 
 BUSY = 0.5
@@ -27,22 +27,23 @@ BUSY = 0.5
 @dataclass(frozen=True)
 class Args:
     """Measure the engine, the network (core), sampling and training (rollout), the time until a policy is
-    strong (strength), adaptive depth (ponder), token sequences (autoregressive) or Gymnasium tasks (torso) on
-    this machine.
+    strong (strength), adaptive depth (ponder), token sequences (autoregressive), Gymnasium tasks (torso) or
+    other networks of the same size in the policy (torsos) on this machine.
 
     With the extra `bench` the engine is measured beside SMAX, and the network beside transformers and
     perceiver-pytorch; either takes about a quarter of an hour. The torso's tasks need the extra `gym`."""
 
     subject: tyro.conf.Positional[
-        Literal["engine", "core", "rollout", "strength", "ponder", "autoregressive", "torso"]
+        Literal["engine", "core", "rollout", "strength", "ponder", "autoregressive", "torso", "torsos"]
     ]
     """What to measure."""
     scenario: tuple[str, ...] = ("3m",)
-    """Of strength: where."""
+    """Of strength and torsos: where."""
     seeds: int = 5
-    """Of strength: how many train."""
+    """Of strength and torsos: how many train, each torso as many."""
     changes: tuple[str, ...] = ()
-    """Of strength: options of train that differ from the suite's, such as evaluation_interval=2."""
+    """Of strength and torsos: options of train that differ from the suite's or, of torsos, from train's own,
+    such as evaluation_interval=2."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where to write the rows; the file appears whole or not at all. A plot goes beside it, as FILE.png."""
 
@@ -53,13 +54,13 @@ def run(args: Args) -> int:
         require_writable(args.json)
         command = f"perceiver-policy benchmark {args.subject}"
         options: dict[str, Any] = {}
-        if args.subject == "strength":
+        if args.subject in _TRAINING:
             more = ["--scenario", *args.scenario, "--seeds", str(args.seeds)]
             more += ["--changes", *args.changes] if args.changes else []
             command = f"{command} {shlex.join(more)}"
-            options = {"configs": _strength(args)}
+            options = {"configs": _configs(args)}
         else:
-            _refuse_strengths_own(args)
+            _refuse_trainings_own(args)
     rows: list[Row] = []
     log = Console(stderr=True)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
@@ -69,9 +70,10 @@ def run(args: Args) -> int:
     benchmark = importlib.import_module(f"training.benchmark.{args.subject}")
     for row in benchmark.measure(command, **options):
         rows.append(row)
-        log.print(_line(row), highlight=False, markup=False, soft_wrap=True, style="dim")
+        if CURVE not in row.name:
+            log.print(_line(row), highlight=False, markup=False, soft_wrap=True, style="dim")
     console = Console()
-    console.print(_table(rows))
+    console.print(_table([row for row in rows if CURVE not in row.name]))
     for absent in dict.fromkeys(row.rival_name for row in rows if row.rival is None and row.rival_name):
         console.print(absent, highlight=False, markup=False)
     console.print(f"{command}   on {cores} cores, {platform.machine()}", highlight=False, markup=False)
@@ -82,12 +84,21 @@ def run(args: Args) -> int:
     return 0
 
 
-def _strength(args: Args) -> list[Any]:
-    """The jobs of the time to strength, checked before any begins."""
-    from training.benchmark.strength import strength_configs  # torch and Ray take seconds
+_TRAINING = ("strength", "torsos")
+"""What trains whole jobs, on scenarios and seeds to be chosen."""
 
+
+def _configs(args: Args) -> list[Any]:
+    """The jobs, checked before any begins."""
     if len(set(args.scenario)) < max(len(args.scenario), 1):
         raise ValueError(f"--scenario is {' '.join(args.scenario)!r}; give one or more, each once")
+    # torch and Ray take seconds
+    if args.subject == "torsos":
+        from training.benchmark.torsos import torso_configs
+
+        return torso_configs(args.scenario, args.seeds, args.changes)
+    from training.benchmark.strength import strength_configs
+
     return [
         config
         for scenario in args.scenario
@@ -95,10 +106,10 @@ def _strength(args: Args) -> list[Any]:
     ]
 
 
-def _refuse_strengths_own(args: Args) -> None:
+def _refuse_trainings_own(args: Args) -> None:
     for field in fields(Args):
         if field.name in ("scenario", "seeds", "changes") and getattr(args, field.name) != field.default:
-            raise ValueError(f"--{field.name} is for strength; leave it out with {args.subject}")
+            raise ValueError(f"--{field.name} is for strength and torsos; leave it out with {args.subject}")
 
 
 def _line(row: Row) -> str:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from agents import load_opponent
 from agents.base import Agent
-from agents.roster import SCRIPTED
+from agents.roster import SCRIPTED, policy_folder
 from envs.battle.batch import Control
 from envs.battle.tactics import is_engine_player
 from envs.battle.whole_file import write_whole
@@ -38,8 +38,8 @@ class Args:
     """
 
     agents: tuple[str, ...]
-    """Two or more: folders of exported policies or of runs, scripted:NAME, or players inside the engine, such
-    as attack-move, focus-fire, kite."""
+    """Two or more: folders of exported policies or of runs, policy:NAME, scripted:NAME, or players inside the
+    engine, such as attack-move, focus-fire, kite."""
     scenario: str = "3m"
     """A symmetric scenario's name, or the path of a scenario file."""
     games: int = 200
@@ -73,7 +73,8 @@ def run(args: Args) -> int:
         anchor = args.anchor or _first_script(args.agents)
         if anchor not in players:
             raise ValueError(f"--anchor is {anchor}; it must be one of the agents: {', '.join(players)}")
-        controls = {trained_as(spec).control for spec in args.agents if Path(spec).is_dir()}
+        learned = [spec for spec in args.agents if not is_engine_player(spec) and policy_folder(spec)]
+        controls = {trained_as(spec).control for spec in learned}
         if args.control is None and len(controls) > 1:
             raise ValueError("some of the agents were trained as teams and some as units; give --control")
         for name in ("threads", "seed"):

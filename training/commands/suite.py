@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.status import Status
 
 from envs.battle.whole_file import write_whole
-from envs.scenarios import scenario_groups
+from envs.scenarios import load_scenario, scenario_groups
 from training.cli import INTERRUPTED
 from training.commands.door import door, refuse
 from training.evaluate import provenance
@@ -97,11 +97,17 @@ def _jobs(args: Args) -> list[Job]:
     if args.processes is not None and args.processes < 1:
         raise ValueError(f"--processes is {args.processes}; it must be at least 1")
     recipe = group_recipe(args.group) if args.recipe is None else load_recipe(args.recipe)
+    own = recipe.scenarios if args.recipe else scenario_groups()[args.group]
+    scenarios = list(parse_mixture(args.scenarios)) if args.scenarios else list(own)
+    for scenario in scenarios:
+        if load_scenario(scenario).mission is not None:
+            raise ValueError(
+                f"{scenario} is a mission, which has a score and no winner, and a suite counts wins; leave "
+                "it out, and train on it with perceiver-policy train"
+            )
     return suite_jobs(
         recipe,
-        list(parse_mixture(args.scenarios))
-        if args.scenarios
-        else tuple(recipe.scenarios if args.recipe else scenario_groups()[args.group]),
+        scenarios,
         args.run_dir,
         changes=parse_changes(args.changes),
         games=args.games,

@@ -133,7 +133,8 @@ def open_league(league: LeagueConfig, job: TrainConfig) -> tuple[LeagueFolder, L
         league = stored
     require_league(league, job)
     build_algorithm_config(job)
-    load_initial(job)
+    if not all(folder.initial(name).is_dir() for name, _ in league.learners()):
+        load_initial(job)  # else it was read when they began
     folder.read()
     return folder, league, job
 

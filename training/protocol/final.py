@@ -18,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agents.base import Agent
 from agents.learned import LearnedAgent
-from agents.roster import load_opponent
+from agents.roster import load_opponent, policy_folder
 from agents.scripted import ScriptedAgent, baselines
 from envs.battle.compiled import engine_digest
-from envs.battle.tactics import DEFAULT, HELD_OUT
+from envs.battle.tactics import DEFAULT, HELD_OUT, is_engine_player
 from envs.scenarios import load_scenario
 from training.checkpoint_policy import POLICY
 from training.evaluate import EvaluationResult, evaluate
@@ -175,9 +175,10 @@ class Evaluations:
     ) -> None:
         where, against = load_scenario(scenario), load_opponent(opponent)
         who, make = agent
+        learned = None if is_engine_player(opponent) else policy_folder(opponent)
         depends_on = {
             "agent": who,
-            "opponent": opponent + (_fingerprint(Path(opponent)) if Path(opponent).is_dir() else ""),
+            "opponent": opponent + (_fingerprint(learned) if learned else ""),
             "scenario": repr(where),
             "engine": engine_digest(),
             "control": run.config.control,

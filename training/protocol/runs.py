@@ -17,12 +17,13 @@ from perceiver_policy import config_files
 from perceiver_policy.policy_config import Sight, UnitSetPolicyConfig
 from training.protocol.experiment import noted_algorithms
 from training.protocol.records import TrainingPoint
-from training.rl.config import BUDGET_FIELDS, TrainConfig
+from training.rl.config import BUDGET_FIELDS, PLACE_FIELDS, TrainConfig
 from training.rl.run_folder import RunFolder
 
 _OF_THE_RUN = {
     *BUDGET_FIELDS,
-    *("scenario", "seed", "run_dir", "resume", "num_env_runners", "num_threads", "torch_threads"),
+    *PLACE_FIELDS,
+    *("scenario", "seed", "run_dir", "resume", "num_threads", "torch_threads"),
     *("evaluation_interval", "evaluation_games", "checkpoint_interval_s"),
 }
 
@@ -66,8 +67,8 @@ def read_runs(specs: Sequence[str]) -> list[Run]:
         specs: run folders, or folders of run folders, each with ``NAME=`` before it to name the algorithm.
 
     Raises:
-        RunsError: a folder holds no run, a run has no policy yet, or two are of the same algorithm, scenario
-            and seed.
+        RunsError: a folder holds no run, a run has no policy yet or is on a mixture, or two are of the same
+            algorithm, scenario and seed.
         ScenarioError: a run's scenario cannot be found.
         RecordError: an evaluation of a run cannot be read.
     """
@@ -78,6 +79,12 @@ def read_runs(specs: Sequence[str]) -> list[Run]:
             raise RunsError(f"{name!r} cannot name an algorithm: marl-eval allows no commas")
         found |= {run: name or _noted(run) for run in _folders(Path(place))}
     configs = {path: TrainConfig.load(path / "config.yaml") for path in found}
+    for path, config in configs.items():
+        if (several := len(config.scenarios)) > 1:
+            raise RunsError(
+                f"{path} was trained on {several} scenarios, and a report has a scenario for each run; "
+                "leave it out, and see its result.json, or play it with perceiver-policy evaluate"
+            )
     labels = _labels([configs[path] for path, name in found.items() if not name])
     runs: dict[tuple[str, str, int], Run] = {}
     for path, name in found.items():

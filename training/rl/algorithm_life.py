@@ -48,7 +48,7 @@ def save(algorithm: Algorithm, folder: str, *, num_learners: int) -> None:
     if not num_learners:
         return
     group = algorithm.learner_group
-    if len(group.foreach_learner(lambda learner: None)) < num_learners:
+    if sum(answer.ok for answer in group.foreach_learner(lambda learner: None)) < num_learners:
         group.foreach_learner(lambda learner: None, healthy_only=False, mark_healthy=True)
         raise OSError(f"a learner could not write its part of {folder}")
 
@@ -66,9 +66,9 @@ def restore(algorithm: Algorithm, checkpoint: Path, *, env_steps: int) -> None:
 
 
 def _catch_up(learner: Learner, *, env_steps: int) -> None:
-    """Bring the entropy bonus to where it was. RLlib restores the step size, with the optimizer, but would
-    use the first entropy bonus, or in a learner that has learned since its latest, for another iteration."""
-    for module_id in list(learner.module.keys()):
+    """Bring the entropy bonus to where it was. RLlib restores the step size, with the optimizer, but would go
+    on for an iteration with the bonus that the learner happens to have: a new one the first."""
+    for module_id in learner.module.keys():  # noqa: SIM118 (it is no dict: iterating it gives no ids)
         learner.entropy_coeff_schedulers_per_module[module_id].update(timestep=env_steps)
 
 

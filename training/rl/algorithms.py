@@ -29,7 +29,12 @@ _HEALTH_PROBE_TIMEOUT_S = 0.5
 stays away, this is what each one then takes longer."""
 
 
-def build_algorithm_config(config: TrainConfig, *, opponent: Opponent | None = None) -> AlgorithmConfig:
+def build_algorithm_config(
+    config: TrainConfig,
+    *,
+    opponent: Opponent | None = None,
+    module_class: type[PerceiverRLModule] = PerceiverRLModule,
+) -> AlgorithmConfig:
     """RLlib's own config for this job, to build or to change first::
 
         algorithm = build_algorithm_config(TrainConfig(scenario="8m")).training(lr=3e-4).build_algo()
@@ -37,6 +42,7 @@ def build_algorithm_config(config: TrainConfig, *, opponent: Opponent | None = N
     Args:
         config: the job.
         opponent: an agent, or what makes one, in place of the one that ``config`` names.
+        module_class: of the policy's module.
 
     Returns:
         A ``PPOConfig``, ``APPOConfig`` or ``IMPALAConfig``.
@@ -75,7 +81,7 @@ def build_algorithm_config(config: TrainConfig, *, opponent: Opponent | None = N
             require_units(scenario, 1)
     observation_space, action_space = setup.spaces()
     spec = RLModuleSpec(
-        module_class=PerceiverRLModule,
+        module_class=module_class,
         observation_space=observation_space,
         action_space=action_space,
         model_config={
@@ -117,6 +123,9 @@ def build_algorithm_config(config: TrainConfig, *, opponent: Opponent | None = N
             learner_config_dict={"betas": config.adam_betas, "eps": config.adam_eps, "fused": True},
             add_default_connectors_to_learner_pipeline=False,
         )
+        # The critic's statistics are equal on all learners as it is; to hand them out before each forward
+        # pass would change them under a gradient that goes through several, as that of several sizes does.
+        .framework(torch_ddp_kwargs={"broadcast_buffers": False})
         .fault_tolerance(
             restart_failed_env_runners=True, env_runner_health_probe_timeout_s=_HEALTH_PROBE_TIMEOUT_S
         )

@@ -71,9 +71,10 @@ def iterate(algorithm: Algorithm) -> Mapping[str, Any]:
     try:
         return algorithm.train()
     except Exception as error:
-        # One that refused a step is out of service for RLlib, but there.
+        # One that refused a step is out of service for RLlib, but there: back into it, as what it has learned
+        # is to be exported.
         answers = algorithm.learner_group.foreach_learner(
-            lambda learner: learner.failure, healthy_only=False, timeout_seconds=_ANSWER_S
+            lambda learner: learner.failure, healthy_only=False, mark_healthy=True, timeout_seconds=_ANSWER_S
         ).result_or_errors
         alive = [answer.get() for answer in answers if answer.ok]
         if len(alive) < max(algorithm.config.num_learners, 1):
@@ -111,8 +112,11 @@ class Recoveries:
         self._from: int | None = None
         self._times = 0
 
-    def checkpoint_after(self, lost: LearnerLostError) -> tuple[Path, Progress] | None:
+    def checkpoint_after(self, lost: Exception) -> tuple[Path, Progress] | None:
         """The newest checkpoint; None: begin anew.
+
+        Args:
+            lost: how it was noticed.
 
         Raises:
             TrainingFaultError: it has been gone on from too often.
@@ -123,11 +127,11 @@ class Recoveries:
         self._from = steps
         if self._times > RECOVERIES_IN_A_ROW:
             raise TrainingFaultError(
-                f"{lost} {self._times} times without a checkpoint in between, so training stopped; once its "
-                f"machine is well, go on with: {resume_command(self._folder.path)}"
+                f"a learner died {self._times} times without a checkpoint in between, so training stopped; "
+                f"once its machine is well, go on with: {resume_command(self._folder.path)}"
             ) from lost
         where = f"the checkpoint at {steps:,} steps" if checkpoint else "the beginning"
-        self._say(f"{str(lost).capitalize()}; training goes on from {where}.")
+        self._say(f"A learner died; training goes on from {where}.")
         return checkpoint
 
 

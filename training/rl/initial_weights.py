@@ -38,6 +38,11 @@ def load_initial(config: TrainConfig) -> UnitSetPolicy | None:
     policy = load_policy(folder)
     theirs, ours = policy.config.to_dict(), config.load_model().to_dict()
     other = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    if other == ["critic"] and config.algorithm == "mappo":
+        raise ValueError(
+            f"init_from is {config.init_from!r}, a policy whose critic reads no state, as mappo's does; "
+            "start from a policy of mappo's, or train by ppo"
+        )
     if other:
         raise ValueError(
             f"init_from is {config.init_from!r}, a policy whose model differs from the job's in "

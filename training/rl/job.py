@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ray.exceptions import RayActorError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core.learner.learner import ENTROPY_KEY
 from ray.rllib.utils.metrics import (
@@ -32,6 +33,7 @@ from rich.console import Console
 from agents.learned import LearnedAgent
 from perceiver_policy.policy import UnitSetPolicy
 from perceiver_policy.pretrained import save_policy
+from perceiver_policy.rl_module import PerceiverRLModule
 from training.checkpoint_policy import CURRICULUM, POLICY
 from training.evaluate import EvaluationResult, Measure
 from training.mixture import parse_mixture
@@ -89,6 +91,7 @@ def train(
     config: TrainConfig,
     *,
     opponent: Opponent | None = None,
+    module_class: type[PerceiverRLModule] = PerceiverRLModule,
     evaluate: Evaluate | None = None,
     on_evaluation: Callable[[Progress, Verdict], None] | None = None,
     console: Console | None = None,
@@ -101,6 +104,7 @@ def train(
     Args:
         config: the job.
         opponent: an agent, or what makes one, in place of the one that ``config`` names.
+        module_class: of the policy's module.
         evaluate: judges a policy on fresh battles at every call; default: :func:`greedy_evaluation`.
         on_evaluation: told how far the run is and how an evaluation came out, each time.
         console: where to report; default: standard error.
@@ -114,7 +118,7 @@ def train(
     began = time.monotonic()
     console = console or Console(stderr=True)
     folder, config = open_run(config)
-    rllib = build_algorithm_config(config, opponent=opponent)
+    rllib = build_algorithm_config(config, opponent=opponent, module_class=module_class)
     checkpoint = folder.latest_checkpoint() if config.resume else None
     initial = None if checkpoint else load_initial(config)
     progress = checkpoint[1] if checkpoint else Progress()
@@ -162,7 +166,7 @@ def train(
         while result is None:
             try:
                 result = attempt(checkpoint)
-            except LearnerLostError as lost:
+            except (LearnerLostError, RayActorError) as lost:  # env runners that die raise nothing
                 checkpoint = recoveries.checkpoint_after(lost)
     if not result.saved:
         say(f"The last steps are not saved. What is, goes on with: {resume_command(config.run_dir)}")

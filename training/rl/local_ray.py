@@ -76,8 +76,8 @@ def shortage(needed: Mapping[str, float]) -> str | None:
     """
     there = ray.cluster_resources()
     missing = [
-        f"{amount:g} {kind}s, of which the cluster has {there.get(kind, 0):g}"
+        f"{kind} {amount:g} where the cluster has {there.get(kind, 0):g}"
         for kind, amount in needed.items()
         if amount > there.get(kind, 0)
     ]
-    return f"The job asks for {' and '.join(missing)}; it waits until there are more." if missing else None
+    return f"The job asks Ray for {' and '.join(missing)}; it waits until there is more." if missing else None

@@ -107,8 +107,10 @@ def reproduce(folder: str | Path) -> Failure | None:
         FileNotFoundError: nothing was kept there.
     """
     kept = load_failure(folder)
-    # The enemy plays no part in a step, and may be a folder that is not here.
-    job = dataclasses.replace(load_job(folder), opponent=DEFAULT)
+    # The enemy plays no part in a step, and may be a folder that is not here; nor do the other learners.
+    job = dataclasses.replace(
+        load_job(folder), opponent=DEFAULT, num_learners=0, num_gpus_per_learner=0, init_from=None
+    )
     (coefficient,) = set(kept.entropy_coeff.values())
     config = build_algorithm_config(job).training(entropy_coeff=coefficient)
     learner = config.learner_class(config=config, module_spec=config.get_multi_rl_module_spec())

@@ -94,7 +94,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):
 
     def make_env(self) -> None:
         """Start the battles (afresh)."""
-        entropy = None if self._seed is None else (self._seed, self.num_env_steps_sampled_lifetime)
+        # Not RLlib's own sum of seed and index: runs of neighbouring seeds would share battles.
+        seed, sampled = self.config.seed, self.num_env_steps_sampled_lifetime
+        entropy = None if seed is None else (seed, sampled, self.worker_index)
         self.env = self.setup.seats(
             self.config.num_envs_per_env_runner,
             entropy,

@@ -16,9 +16,12 @@ from typing import Any
 
 import agents.scripted
 import agents.situation
+from agents.roster import policy_folder
 from envs.battle.compiled import engine_digest
+from envs.battle.tactics import is_engine_player
 from envs.battle.whole_file import write_whole
 from envs.scenarios import load_scenario
+from perceiver_policy.export_files import CONFIG_FILE, WEIGHTS_FILE
 from training.benchmark.calibration import Match, play
 
 _DEPENDS_ON = (agents.scripted.__file__, agents.situation.__file__)
@@ -65,6 +68,10 @@ def _key(match: Match) -> str:
         digest.update(Path(source).read_bytes())
     facts = (match.agent, match.opponent, match.games, match.seed, match.swap_sides, match.control)
     digest.update(repr((load_scenario(match.scenario), *facts)).encode())
+    learned = None if is_engine_player(match.opponent) else policy_folder(match.opponent)
+    if learned is not None:  # its name stays where its weights change
+        for file in (CONFIG_FILE, WEIGHTS_FILE):
+            digest.update((learned / file).read_bytes())
     return digest.hexdigest()[:32]
 
 

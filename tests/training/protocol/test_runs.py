@@ -30,6 +30,18 @@ def test_runs_alike_are_called_by_the_algorithm(make_run):
     assert {run.algorithm for run in read_runs(folders)} == {"ppo"}
 
 
+def test_where_a_run_was_computed_makes_no_algorithm(make_run):
+    elsewhere = {"num_env_runners": 2, "num_learners": 2, "num_cpus_per_env_runner": 2, "ray_address": "auto"}
+    folders = [str(make_run("here")), str(make_run("there", seed=1, **elsewhere))]
+    assert {run.algorithm for run in read_runs(folders)} == {"ppo"}
+
+
+def test_a_run_on_a_mixture_is_refused_by_its_folder(make_run):
+    mixture = make_run("a", wins=(), scenario=("3m", "8m"))
+    with pytest.raises(RunsError, match=r"a was trained on 2 scenarios.*evaluate"):
+        read_runs([str(mixture)])
+
+
 def test_a_name_given_counts_more(make_run, tmp_path):
     make_run("a"), make_run("b")
     runs = read_runs([f"first={tmp_path / 'a'}", f"second={tmp_path / 'b'}"])
