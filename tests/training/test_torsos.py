@@ -145,6 +145,7 @@ def test_rows_and_the_plot(tmp_path: Path) -> None:
     assert torsos.plot([], tmp_path / "none.png") == "no plot: there are no curves"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_job_trains_any_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Points of curves go to the file, not to the table."""
